@@ -1,0 +1,1 @@
+"""The mixer: layout, kernels, compositor, encoder and sound. Knows no network and no asyncio."""

@@ -1,0 +1,1 @@
+"""The transport: HTTP signalling, WebRTC sessions, jitter buffers, fan-out. Knows no pixels."""
