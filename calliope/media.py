@@ -95,3 +95,15 @@ class AudioSink(Protocol):
     """Where the transport puts a participant's microphone packets; never blocks."""
 
     def push(self, packet: AudioPacket) -> None: ...
+
+
+@dataclass(slots=True)
+class VideoFeed:
+    """One camera or screen coming in: its frames, and when its last packet was heard.
+
+    The receiver writes ``heard_ns`` on the event loop for every packet; the room reads it to
+    see a sender that stalls. ``source`` is the reading end of the ring.
+    """
+
+    source: FrameSource
+    heard_ns: int

@@ -1,0 +1,63 @@
+"""What the server counts and measures: Prometheus metrics in one registry, handed to whoever counts.
+
+Aggregates only: no room, name or id is ever a label.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_TICK_BUCKETS_S = (
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.25, 1.0,
+)  # fmt: skip
+
+
+class Metrics:
+    """Every metric of one server; build one per server, share it with all its parts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.rooms = Gauge("calliope_rooms", "Rooms open now", registry=r)
+        self.sessions = Gauge("calliope_sessions", "Sessions by role", ["role"], registry=r)
+        self.joins = Counter("calliope_joins", "Sessions that connected", registry=r)
+        self.refusals = Counter(
+            "calliope_refusals", "Requests refused, by problem code", ["code"], registry=r
+        )
+        self.drops = Counter(
+            "calliope_drops",
+            "What a bounded queue or a check dropped",
+            ["queue", "why"],
+            registry=r,
+        )
+        self.compose_s = Histogram(
+            "calliope_compose_seconds",
+            "Composition of one canvas",
+            buckets=_TICK_BUCKETS_S,
+            registry=r,
+        )
+        self.encode_s = Histogram(
+            "calliope_encode_seconds", "Encoding of one frame of one rendition",
+            buckets=_TICK_BUCKETS_S, registry=r,
+        )  # fmt: skip
+        self.frame_age_s = Histogram(
+            "calliope_frame_age_seconds", "Age of a camera's frame when it is composed",
+            buckets=_TICK_BUCKETS_S, registry=r,
+        )  # fmt: skip
+        self.ticks = Counter("calliope_ticks", "Mixer ticks run", ["kind"], registry=r)
+        self.late_ticks = Counter(
+            "calliope_late_ticks", "Ticks that began over 5 ms late", ["kind"], registry=r
+        )
+        self.skipped_ticks = Counter(
+            "calliope_skipped_ticks", "Ticks passed over to catch up", ["kind"], registry=r
+        )
+        self.keyframes = Counter("calliope_keyframes", "Keyframes encoded", registry=r)
+        self.encoded_bytes = Counter("calliope_encoded_bytes", "Video bytes encoded", registry=r)
+        self.first_frame_s = Histogram(
+            "calliope_first_frame_seconds", "From the offer to the first video frame sent",
+            buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0), registry=r,
+        )  # fmt: skip
+
+    def render(self) -> bytes:
+        """The Prometheus text of everything above."""
+        return generate_latest(self.registry)
