@@ -1,4 +1,4 @@
-"""What the server counts and measures: Prometheus metrics in one registry, handed to whoever counts.
+"""What the server counts: Prometheus metrics in one registry, handed to whoever counts.
 
 Aggregates only: no room, name or id is ever a label.
 """
