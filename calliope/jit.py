@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import TypeVar, cast, overload
 
 import numba
 
 F = TypeVar("F", bound=Callable[..., object])
 
 
-def kernel(function: F) -> F:
-    """Compile a hot function: no GIL, no allocation checks, C division, cached on disk."""
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+@overload
+def kernel(function: F) -> F: ...
+
+
+@overload
+def kernel(*, signature: object = None, nogil: bool = True) -> Callable[[F], F]: ...
+
+
+def kernel(
+    function: F | None = None, *, signature: object = None, nogil: bool = True
+) -> F | Callable[[F], F]:
+    """Compile a hot function: no GIL, no allocation checks, C division, cached on disk.
+
+    With ``signature`` it is compiled when its module is imported, for these types alone, and
+    never again. ``nogil=False`` keeps the GIL: for a call of a few nanoseconds, after which
+    getting the GIL back could cost milliseconds.
+    """
+    if function is not None:
+        return cast(F, numba.njit(nogil=nogil, cache=True, error_model="numpy")(function))
+    signatures = () if signature is None else (signature,)
+    return cast(
+        Callable[[F], F],
+        numba.njit(*signatures, nogil=nogil, cache=True, error_model="numpy"),
+    )
