@@ -1,0 +1,55 @@
+"""How large each sender is shown, and so how much it is asked to send at most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from calliope.mixer.scene import Layout
+
+BITS_PER_PIXEL = 0.08
+"""VP8 from a camera looks clean at this many bits a pixel and frame; more is not seen in a tile."""
+MIN_KBPS = 120
+MAX_KBPS = 2500
+SCREEN_FPS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """What one source is asked to send at most; ``kbps`` 0 pauses it."""
+
+    width: int
+    height: int
+    fps: int
+    kbps: int
+
+    @classmethod
+    def paused(cls) -> Uplink:
+        """Shown in no view that anybody watches."""
+        return cls(0, 0, 0, 0)
+
+    def message(self, source: str) -> dict[str, object]:
+        """The ``uplink`` message of the protocol."""
+        return {
+            "type": "uplink",
+            "source": source,
+            "width": self.width,
+            "height": self.height,
+            "fps": self.fps,
+            "kbps": self.kbps,
+        }
+
+
+def size_uplinks(layouts: Iterable[Layout], fps: int) -> dict[tuple[str, str], Uplink]:
+    """The uplink of every (participant id, source) in any of the layouts: its largest tile's."""
+    sizes: dict[tuple[str, str], tuple[int, int]] = {}
+    for layout in layouts:
+        for tile in layout.tiles:
+            width, height = sizes.get((tile.id, tile.source), (0, 0))
+            sizes[tile.id, tile.source] = (max(width, tile.w), max(height, tile.h))
+    uplinks = {}
+    for (id, source), (width, height) in sizes.items():
+        rate = min(fps, SCREEN_FPS) if source == "screen" else fps
+        kbps = round(width * height * rate * BITS_PER_PIXEL / 1000)
+        uplinks[id, source] = Uplink(width, height, rate, min(MAX_KBPS, max(MIN_KBPS, kbps)))
+    return uplinks
