@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 import numba
 
@@ -15,11 +15,11 @@ def kernel(function: F) -> F: ...
 
 
 @overload
-def kernel(*, signature: object = None, nogil: bool = True) -> Callable[[F], F]: ...
+def kernel(*, signature: Any = None, nogil: bool = True) -> Callable[[F], F]: ...
 
 
 def kernel(
-    function: F | None = None, *, signature: object = None, nogil: bool = True
+    function: F | None = None, *, signature: Any = None, nogil: bool = True
 ) -> F | Callable[[F], F]:
     """Compile a hot function: no GIL, no allocation checks, C division, cached on disk.
 
@@ -27,10 +27,7 @@ def kernel(
     never again. ``nogil=False`` keeps the GIL: for a call of a few nanoseconds, after which
     getting the GIL back could cost milliseconds.
     """
-    if function is not None:
-        return cast(F, numba.njit(nogil=nogil, cache=True, error_model="numpy")(function))
-    signatures = () if signature is None else (signature,)
-    return cast(
-        Callable[[F], F],
-        numba.njit(*signatures, nogil=nogil, cache=True, error_model="numpy"),
-    )
+    compile_kernel = numba.njit(signature, nogil=nogil, cache=True, error_model="numpy")
+    if function is None:
+        return cast(Callable[[F], F], compile_kernel)
+    return cast(F, compile_kernel(function))
