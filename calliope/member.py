@@ -105,7 +105,7 @@ class Member:
         """This session's pictures come from ``feed`` from now on (None: from nowhere)."""
         self.feed = feed
         if not self.left:
-            self._room.refresh(announce=self.seat)
+            self._room.feed_changed(self.seat)
 
     def channel_opened(self) -> None:
         """The control channel is open: ``welcome`` goes out."""
@@ -143,7 +143,7 @@ class Member:
             self._room.video_mixer.request_keyframe(*stream)
 
     def leave(self, *, lost: bool) -> None:
-        """The session is over; if ``lost``, its seat is kept for a while. Harmless when repeated."""
+        """The session is over; if ``lost``, its seat is kept a while. Harmless when repeated."""
         if not self.left:
             self.left = True
             self._room.dismiss(self, lost=lost)

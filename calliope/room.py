@@ -17,8 +17,7 @@ from calliope.errors import Forbidden, NotFound, RoomFull
 from calliope.media import AudioSink, EncodedAudio, Post
 from calliope.member import JoinRequest, Member, Outlet
 from calliope.metrics import Metrics
-from calliope.mixer.scene import Layout, Scene, ViewName
-from calliope.mixer.video import TickOutput
+from calliope.mixer.scene import Layout, Scene, TickOutput, ViewName
 from calliope.names import clean_name
 from calliope.seat import Seat
 from calliope.uplink import Uplink, size_uplinks
@@ -169,7 +168,7 @@ class Room:
         if member.screen:
             if seat.screen is member:
                 seat.screen = None
-                self.refresh(announce=seat)
+                self.refresh(announce=seat)  # the streams follow below
         elif seat.member is member:
             self._vacate(seat, lost=lost)
         elif seat.member is None and seat.lost_ns is None and not self._expects(seat):
@@ -332,6 +331,11 @@ class Room:
         )
 
     # -- the picture ------------------------------------------------------------------------------
+
+    def feed_changed(self, seat: Seat) -> None:
+        """A camera or screen began or ended: a screen may change everybody's view."""
+        self.refresh(announce=seat)
+        self._choose_streams()
 
     def refresh(self, *, announce: Seat | None = None) -> None:
         """Show the mixer how the room is now; tell everybody of a seat that changed."""

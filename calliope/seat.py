@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Role: TypeAlias = Literal["participant", "publisher", "audience"]
 
 AVATAR_AFTER_NS = 5_000_000_000
-"""A camera silent for so long gives way to the avatar; its last picture, marked, stays till then."""
+"""A camera silent for so long gives way to the avatar; until then its last picture is marked."""
 SECRETS_KEPT = 4
 
 

@@ -1,11 +1,11 @@
-"""What a mixer is told to show: an immutable snapshot of the room, replaced whole."""
+"""What a mixer is told to show, an immutable snapshot of the room, and what it hands back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from calliope.media import FrameSource
+from calliope.media import EncodedFrame, FrameSource
 
 SourceKind: TypeAlias = Literal["camera", "screen"]
 Fit: TypeAlias = Literal["crop", "contain"]
@@ -65,3 +65,16 @@ class Scene:
 
     people: tuple[Person, ...] = ()
     watched: frozenset[tuple[ViewName, str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class TickOutput:
+    """What one tick made: first the layouts that changed with it, then the encoded frames.
+
+    ``delay_ns`` is how long ago the newest frames it shows arrived, on average; None without any.
+    """
+
+    pts_90k: int
+    delay_ns: int | None
+    layouts: tuple[Layout, ...]
+    frames: tuple[tuple[tuple[ViewName, str], EncodedFrame], ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from calliope.clock import NS_PER_S, Clock, Tick, Ticker
@@ -14,7 +14,7 @@ from calliope.metrics import Metrics
 from calliope.mixer.canvas import Canvas
 from calliope.mixer.compositor import Compositor, TilePicture, scale_canvas
 from calliope.mixer.encoder import Rendition, VideoEncoder
-from calliope.mixer.scene import Layout, Person, Scene, Tile, ViewName
+from calliope.mixer.scene import Layout, Person, Scene, TickOutput, Tile, ViewName
 
 _log = logging.getLogger(__name__)
 
@@ -25,19 +25,6 @@ SETTLE_TICKS = 15
 WARNING_SPACING_NS = 10 * NS_PER_S
 
 LayoutFunction: TypeAlias = Callable[[tuple[Person, ...], tuple[int, int]], tuple[Tile, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class TickOutput:
-    """What one tick made: first the layouts that changed with it, then the encoded frames.
-
-    ``delay_ns`` is how long ago the newest frames it shows arrived, on average; None without any.
-    """
-
-    pts_90k: int
-    delay_ns: int | None
-    layouts: tuple[Layout, ...]
-    frames: tuple[tuple[tuple[ViewName, str], EncodedFrame], ...]
 
 
 class _View:
