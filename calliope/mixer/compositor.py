@@ -1,0 +1,354 @@
+"""Tiles and their frames to one I420 canvas, touching only what changed.
+
+A compositor remembers what each tile of a canvas last showed. A tile whose frame, caption and
+place are the same as before is not looked at again; a tile that changed is repainted whole, and a
+changed layout repaints the canvas. :class:`NumbaCompositor` is the fast one; another backend
+only says how a picture gets into its rectangle.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from calliope.errors import ConfigError
+from calliope.media import Frame, Plane
+from calliope.mixer import kernels, overlay, theme
+from calliope.mixer.canvas import Canvas
+from calliope.mixer.mask import Mask
+from calliope.mixer.overlay import Caption, LabelSource, MarkKind, Overlay
+from calliope.mixer.resample import COLUMN_TOTAL, ROW_TOTAL, Span, Taps, taps
+from calliope.mixer.scene import Fit, Tile
+
+PLACEMENTS = 256
+"""How many (source size, tile size) pairs the scale tables are kept for."""
+
+
+@dataclass(frozen=True, slots=True)
+class TilePicture:
+    """What one tile shows in one tick. ``frame`` is None where there is no picture."""
+
+    tile: Tile
+    frame: Frame | None
+    name: str
+    muted: bool = False
+    stalled: bool = False
+    speaking: bool = False
+    hand: bool = False
+
+
+class Compositor(Protocol):
+    """Brings canvases up to date; used by one thread at a time."""
+
+    def compose(self, canvas: Canvas, pictures: Sequence[TilePicture]) -> int:
+        """Paint what changed since the last call with this canvas.
+
+        Returns how many tiles were touched; 0 means that the canvas is as it was. Tiles must lie
+        inside the canvas at even places and have even sizes, else ValueError. Frames are read
+        during the call only.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a source of one size lands in a tile, and which part of it is seen.
+
+    ``x``, ``y``, ``w``, ``h`` are even and relative to the tile; ``columns`` and ``rows`` are the
+    seen part of the source in luma samples.
+    """
+
+    x: int
+    y: int
+    w: int
+    h: int
+    columns: Span
+    rows: Span
+
+
+def place(width: int, height: int, tile_width: int, tile_height: int, fit: Fit) -> Placement:
+    """Fit a source into a tile: ``crop`` fills it and cuts evenly, ``contain`` shows all of it."""
+    wide = width * tile_height - height * tile_width  # > 0: the source is the wider one
+    if fit == "contain":
+        w, h = tile_width, tile_height
+        if wide > 0:
+            h = _nearest_even(tile_width * height, width, tile_height)
+        elif wide < 0:
+            w = _nearest_even(tile_height * width, height, tile_width)
+        x, y = (tile_width - w) // 4 * 2, (tile_height - h) // 4 * 2
+        return Placement(x, y, w, h, Span(0, width, 1), Span(0, height, 1))
+    columns, rows = Span(0, width, 1), Span(0, height, 1)
+    if wide > 0:
+        columns = Span(wide, 2 * height * tile_width, 2 * tile_height)
+    elif wide < 0:
+        rows = Span(-wide, 2 * width * tile_height, 2 * tile_width)
+    return Placement(0, 0, tile_width, tile_height, columns, rows)
+
+
+def _nearest_even(numerator: int, denominator: int, limit: int) -> int:
+    return min(limit, max(2, 2 * round(numerator / (2 * denominator))))
+
+
+class _Slot:
+    """What one tile of a canvas last showed."""
+
+    __slots__ = ("caption", "generation", "key", "overlay", "picture")
+
+    def __init__(self) -> None:
+        self.picture: TilePicture | None = None
+        self.key: tuple[object, ...] = ()
+        self.caption: Caption | None = None
+        self.overlay = Overlay((), complete=True)
+        self.generation = 0
+
+
+class _Shown:
+    """What one canvas last showed."""
+
+    __slots__ = ("slots", "tiles")
+
+    def __init__(self) -> None:
+        self.tiles: list[Tile] = []
+        self.slots: list[_Slot] = []
+
+
+class TileCompositor:
+    """Keeps track of what changed and draws everything but the pictures themselves."""
+
+    def __init__(self, labels: LabelSource) -> None:
+        self._labels = labels
+        self._shown: weakref.WeakKeyDictionary[Canvas, _Shown] = weakref.WeakKeyDictionary()
+
+    def compose(self, canvas: Canvas, pictures: Sequence[TilePicture]) -> int:
+        """See :class:`Compositor`."""
+        shown = self._shown.get(canvas)
+        if shown is None:
+            shown = self._shown[canvas] = _Shown()
+            canvas.clear()
+        tiles = [picture.tile for picture in pictures]
+        moved = tiles != shown.tiles
+        if moved:
+            _check(tiles, canvas)
+            canvas.clear()
+            shown.tiles = tiles
+            shown.slots = [_Slot() for _ in tiles]
+        touched = 0
+        for picture, slot in zip(pictures, shown.slots, strict=True):
+            if self._refresh(canvas, picture, slot):
+                touched += 1
+        return max(touched, int(moved))
+
+    def paint_picture(self, canvas: Canvas, tile: Tile, frame: Frame) -> None:
+        """Put a frame into its tile, bars included; the one thing that backends do differently."""
+        raise NotImplementedError
+
+    def _refresh(self, canvas: Canvas, picture: TilePicture, slot: _Slot) -> bool:
+        """Repaint the tile if anything about it changed; whether it did."""
+        waiting = not slot.overlay.complete and slot.generation != self._labels.generation
+        if picture is slot.picture and not waiting:
+            return False
+        frame = picture.frame
+        key = (
+            None if frame is None else (frame.serial, frame.arrived_ns, frame.y.shape),
+            picture.name,
+            picture.muted,
+            picture.stalled,
+            picture.speaking,
+            picture.hand,
+        )
+        slot.picture = picture
+        if key == slot.key and not waiting:
+            return False
+        slot.key = key
+        self._caption(picture, slot, waiting)
+        self._paint(canvas, picture, slot.overlay)
+        return True
+
+    def _caption(self, picture: TilePicture, slot: _Slot, waiting: bool) -> None:
+        tile = picture.tile
+        caption = Caption(
+            tile.id,
+            picture.name,
+            tile.w,
+            tile.h,
+            picture.muted,
+            picture.stalled,
+            picture.hand,
+            picture.frame is None,
+        )
+        if caption != slot.caption or waiting:
+            slot.generation = self._labels.generation  # read first: better to look twice
+            slot.caption = caption
+            slot.overlay = overlay.draw(caption, self._labels)
+
+    def _paint(self, canvas: Canvas, picture: TilePicture, drawn: Overlay) -> None:
+        tile = picture.tile
+        if picture.frame is None:
+            kernels.fill_picture(
+                canvas.flat, canvas.width, canvas.height, *_area(tile), *theme.EMPTY_TILE
+            )
+        else:
+            self.paint_picture(canvas, tile, picture.frame)
+        if picture.stalled:
+            kernels.fade_picture(
+                canvas.flat, canvas.width, canvas.height, *_area(tile), theme.STALLED_LIGHT
+            )
+        for sprite in drawn.sprites:
+            kernels.blend_sprite(
+                canvas.flat,
+                canvas.width,
+                canvas.height,
+                tile.x + sprite.x,
+                tile.y + sprite.y,
+                sprite.keep_y,
+                sprite.add_y,
+                sprite.keep_c,
+                sprite.add_u,
+                sprite.add_v,
+            )
+        if picture.speaking:
+            kernels.outline_picture(
+                canvas.flat,
+                canvas.width,
+                canvas.height,
+                *_area(tile),
+                overlay.border(tile.h),
+                *theme.SPEAKING,
+            )
+
+
+def _area(tile: Tile) -> tuple[int, int, int, int]:
+    return tile.x, tile.y, tile.w, tile.h
+
+
+def _check(tiles: Sequence[Tile], canvas: Canvas) -> None:
+    for tile in tiles:
+        x, y, w, h = _area(tile)
+        inside = min(x, y) >= 0 and x + w <= canvas.width and y + h <= canvas.height
+        if not inside or w < 2 or h < 2 or (x | y | w | h) % 2:
+            raise ValueError(f"{tile} does not fit a canvas of {canvas.width}x{canvas.height}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scale:
+    """A placement and the taps that carry it out, for luma and for chroma."""
+
+    placement: Placement
+    luma_rows: Taps
+    luma_columns: Taps
+    chroma_rows: Taps
+    chroma_columns: Taps
+
+
+class NumbaCompositor(TileCompositor):
+    """Scales with the integer kernels of :mod:`calliope.mixer.kernels`."""
+
+    def __init__(self, labels: LabelSource) -> None:
+        super().__init__(labels)
+        self._line = np.zeros(4096, np.int16)
+
+    def paint_picture(self, canvas: Canvas, tile: Tile, frame: Frame) -> None:
+        scale = _plan(frame.width, frame.height, tile.w, tile.h, tile.fit)
+        if self._line.size < frame.width + kernels.LINE_SLACK:
+            self._line = np.zeros(frame.width + kernels.LINE_SLACK, np.int16)
+        _paint_scaled(canvas, tile, frame, scale, self._line)
+
+
+def _paint_scaled(
+    canvas: Canvas, tile: Tile, frame: Frame, scale: _Scale, line: kernels.Line
+) -> None:
+    placement = scale.placement
+    if (placement.w, placement.h) != (tile.w, tile.h):
+        kernels.fill_picture(
+            canvas.flat, canvas.width, canvas.height, *_area(tile), *theme.BACKGROUND
+        )
+    fits = kernels.scale_picture(
+        canvas.flat,
+        canvas.width,
+        canvas.height,
+        tile.x + placement.x,
+        tile.y + placement.y,
+        frame.y,
+        frame.u,
+        frame.v,
+        scale.luma_rows.start,
+        scale.luma_rows.weight,
+        scale.luma_columns.start,
+        scale.luma_columns.weight,
+        scale.chroma_rows.start,
+        scale.chroma_rows.weight,
+        scale.chroma_columns.start,
+        scale.chroma_columns.weight,
+        line,
+    )
+    if not fits:
+        raise ValueError("a frame's chroma planes must be half its luma, rows of adjacent bytes")
+
+
+@functools.lru_cache(maxsize=PLACEMENTS)
+def _plan(width: int, height: int, tile_width: int, tile_height: int, fit: Fit) -> _Scale:
+    placement = place(width, height, tile_width, tile_height, fit)
+    rows, columns = placement.rows, placement.columns
+    return _Scale(
+        placement,
+        taps(height, rows, placement.h, ROW_TOTAL),
+        taps(width, columns, placement.w, COLUMN_TOTAL),
+        taps((height + 1) // 2, _half(rows), placement.h // 2, ROW_TOTAL),
+        taps((width + 1) // 2, _half(columns), placement.w // 2, COLUMN_TOTAL),
+    )
+
+
+def _half(span: Span) -> Span:
+    """The same part of the picture in chroma samples."""
+    return Span(span.origin, span.extent, 2 * span.scale)
+
+
+def scale_canvas(source: Canvas, target: Canvas) -> None:
+    """Fill ``target`` with ``source``, cropped evenly where their shapes differ."""
+    tile = Tile("", "camera", 0, 0, target.width, target.height, "crop")
+    frame = Frame(source.y, source.u, source.v, 0, 0)
+    line = np.zeros(source.width + kernels.LINE_SLACK, np.int16)
+    scale = _plan(source.width, source.height, target.width, target.height, "crop")
+    _paint_scaled(target, tile, frame, scale, line)
+
+
+def build_compositor(backend: str, labels: LabelSource) -> Compositor:
+    """The compositor called ``numba`` or ``opencv``; ConfigError for any other name."""
+    if backend == "numba":
+        return NumbaCompositor(labels)
+    if backend == "opencv":
+        from calliope.mixer.opencv_backend import OpenCvCompositor
+
+        return OpenCvCompositor(labels)
+    raise ConfigError(f"mixer.backend is {backend!r}; it must be numba or opencv")
+
+
+def warm_up(backend: str = "numba") -> None:
+    """Compile or load every kernel, so that no tick waits for it; call before the port opens."""
+    compositor = build_compositor(backend, _Blocks())
+    canvas = Canvas(64, 64)
+    planes: list[Plane] = [np.zeros(shape, np.uint8) for shape in ((48, 80), (24, 40), (24, 40))]
+    frame = Frame(planes[0], planes[1], planes[2], 1, 0)
+    tile = Tile("warm-up", "camera", 0, 0, 64, 64, "contain")
+    compositor.compose(canvas, [TilePicture(tile, None, "a", True, True, True, True)])
+    compositor.compose(canvas, [TilePicture(tile, frame, "a", True, True, True, True)])
+    scale_canvas(canvas, Canvas(32, 32))
+
+
+class _Blocks:
+    """Labels for :func:`warm_up`: solid blocks, at hand."""
+
+    generation = 0
+
+    def label(self, name: str, height_px: int, max_width_px: int) -> Mask | None:
+        return overlay.rounded_mask(min(2 * len(name), max_width_px), height_px, 0)
+
+    def initials(self, name: str, height_px: int) -> Mask | None:
+        return self.label(name, height_px, height_px)
+
+    def mark(self, kind: MarkKind, size_px: int) -> Mask | None:
+        return self.label(kind, size_px, size_px)

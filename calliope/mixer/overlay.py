@@ -1,0 +1,226 @@
+"""What is drawn over a tile's picture, blended once into sprites and laid on with every frame.
+
+A sprite holds, for every sample it covers, how much of the picture it keeps and what light it
+adds. However many layers a label has, drawing it over a new frame is one multiplication.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from calliope.media import Plane
+from calliope.mixer import kernels, theme
+from calliope.mixer.mask import Mask
+from calliope.mixer.theme import Colour
+
+MarkKind: TypeAlias = Literal["muted", "stalled", "hand"]
+
+
+class LabelSource(Protocol):
+    """Where names and marks come from as ink; never blocks.
+
+    A mask that is not rasterised yet comes as None; ``generation`` grows when one has become
+    available.
+    """
+
+    @property
+    def generation(self) -> int: ...
+
+    def label(self, name: str, height_px: int, max_width_px: int) -> Mask | None: ...
+
+    def initials(self, name: str, height_px: int) -> Mask | None: ...
+
+    def mark(self, kind: MarkKind, size_px: int) -> Mask | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """All that decides what a tile's overlay looks like. Sizes are of the tile, in pixels."""
+
+    id: str
+    name: str
+    width: int
+    height: int
+    muted: bool
+    stalled: bool
+    hand: bool
+    avatar: bool
+
+
+class Sprite:
+    """A rectangle of blended ink at an even place in its tile, of even size.
+
+    ``keep_y`` and ``add_y`` are uint8 ``(h, w)``; ``keep_c``, ``add_u``, ``add_v`` uint8
+    ``(h // 2, w // 2)``. It starts clear.
+    """
+
+    __slots__ = ("add_u", "add_v", "add_y", "keep_c", "keep_y", "x", "y")
+
+    def __init__(self, x: int, y: int, width: int, height: int) -> None:
+        self.x = x
+        self.y = y
+        self.keep_y: Plane = np.full((height, width), 255, np.uint8)
+        self.add_y: Plane = np.zeros((height, width), np.uint8)
+        self.keep_c: Plane = np.full((height // 2, width // 2), 255, np.uint8)
+        self.add_u: Plane = np.zeros((height // 2, width // 2), np.uint8)
+        self.add_v: Plane = np.zeros((height // 2, width // 2), np.uint8)
+
+    def lay(self, mask: Mask, x: int, y: int, colour: Colour, alpha: int = 255) -> None:
+        """Put ink in the shape of ``mask`` at an even place over what is there."""
+        kernels.lay_ink(
+            self.keep_y,
+            self.add_y,
+            self.keep_c,
+            self.add_u,
+            self.add_v,
+            mask.luma,
+            mask.chroma,
+            x,
+            y,
+            alpha,
+            colour.y,
+            colour.u << 8 | colour.v,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overlay:
+    """A tile's sprites. While ``complete`` is False, some mask was not rasterised yet."""
+
+    sprites: tuple[Sprite, ...]
+    complete: bool
+
+
+def draw(caption: Caption, labels: LabelSource) -> Overlay:
+    """Blend a tile's name and marks into sprites; what is not rasterised yet is left out."""
+    drawing = _Drawing(caption, labels)
+    if caption.avatar:
+        drawing.avatar()
+    if caption.stalled:
+        drawing.stalled()
+    if caption.hand:
+        drawing.hand()
+    drawing.plate()
+    return Overlay(tuple(drawing.sprites), drawing.complete)
+
+
+def text_height(tile_height: int) -> int:
+    """The line height of a name, even: readable at 25 tiles, not loud on a full canvas."""
+    return even(min(max(11 + tile_height * 0.05, 12), 36))
+
+
+def border(tile_height: int) -> int:
+    """How thick a speaker's border is: even, 2 or 4 pixels."""
+    return 2 if tile_height < 300 else 4
+
+
+def even(value: float) -> int:
+    return int(value) // 2 * 2
+
+
+def rounded_mask(width: int, height: int, radius: int) -> Mask:
+    """A filled rectangle with rounded corners; width and height even."""
+    luma = np.empty((height, width), np.uint8)
+    kernels.rounded(luma, min(radius, height // 2, width // 2))
+    return Mask(luma, _halved(luma))
+
+
+def _halved(luma: Plane) -> Plane:
+    height, width = luma.shape
+    blocks = luma.reshape(height // 2, 2, width // 2, 2).astype(np.uint16)
+    halved: Plane = ((blocks.sum(axis=(1, 3)) + 2) // 4).astype(np.uint8)
+    return halved
+
+
+class _Drawing:
+    def __init__(self, caption: Caption, labels: LabelSource) -> None:
+        self.caption = caption
+        self.labels = labels
+        self.sprites: list[Sprite] = []
+        self.complete = True
+        self.text = text_height(caption.height)
+        self.margin = max(4, even(self.text * 0.3))
+
+    def _seen(self, mask: Mask | None) -> Mask | None:
+        if mask is None:
+            self.complete = False
+        return mask
+
+    def avatar(self) -> None:
+        caption = self.caption
+        size = even(min(caption.width, caption.height) * 0.46)
+        if size < 4:
+            return
+        disc = Sprite(
+            even((caption.width - size) / 2), even((caption.height - size) / 2), size, size
+        )
+        colour = theme.DISCS[zlib.crc32(caption.id.encode()) % len(theme.DISCS)]
+        disc.lay(rounded_mask(size, size, size // 2), 0, 0, colour)
+        initials = self._seen(self.labels.initials(caption.name, even(size * 0.5)))
+        if initials is not None:
+            _lay_centred(disc, initials, theme.INK)
+        self.sprites.append(disc)
+
+    def stalled(self) -> None:
+        caption = self.caption
+        if caption.avatar:
+            return  # a disc already stands where the mark would
+        size = even(min(max(min(caption.width, caption.height) * 0.3, 24), 96))
+        x, y = even((caption.width - size) / 2), even((caption.height - size) / 2)
+        self._round_mark("stalled", x, y, size, theme.STALLED_INK)
+
+    def hand(self) -> None:
+        size = even(self.text * 1.6)
+        x = self.caption.width - self.margin - size
+        self._round_mark("hand", x, self.margin, size, theme.HAND_INK)
+
+    def _round_mark(self, kind: MarkKind, x: int, y: int, size: int, colour: Colour) -> None:
+        if x < 0 or y < 0 or y + size > self.caption.height:
+            return
+        sprite = Sprite(x, y, size, size)
+        sprite.lay(rounded_mask(size, size, size // 2), 0, 0, theme.PLATE, theme.PLATE_ALPHA)
+        mark = self._seen(self.labels.mark(kind, even(size * 0.64)))
+        if mark is not None:
+            _lay_centred(sprite, mark, colour)
+        self.sprites.append(sprite)
+
+    def plate(self) -> None:
+        """The name on a darker plate at the bottom left, the muted mark before it."""
+        caption, text = self.caption, self.text
+        side = max(4, even(text * 0.36))
+        height = even(text * 1.3)
+        icon = even(text * 0.86)
+        room = caption.width - 2 * self.margin - 2 * side
+        y = caption.height - self.margin - height
+        if room < text or y < 0:
+            return
+        used = icon + side if caption.muted else 0
+        muted = self._seen(self.labels.mark("muted", icon)) if caption.muted else None
+        name = None
+        if caption.name and room - used >= text:
+            name = self._seen(self.labels.label(caption.name, text, room - used))
+        if muted is None and name is None:
+            return
+        inner = (
+            (name.width if name else 0) + (icon if muted else 0) + (side if name and muted else 0)
+        )
+        width = min(even(inner + 1), room) + 2 * side
+        sprite = Sprite(self.margin, y, width, height)
+        plate = rounded_mask(width, height, height // 3)
+        sprite.lay(plate, 0, 0, theme.PLATE, theme.PLATE_ALPHA)
+        x = side
+        if muted is not None:
+            sprite.lay(muted, x, even((height - muted.height) / 2), theme.MUTED_INK)
+            x += icon + side
+        if name is not None:
+            sprite.lay(name, x, even((height - name.height) / 2), theme.INK)
+        self.sprites.append(sprite)
+
+
+def _lay_centred(sprite: Sprite, mask: Mask, colour: Colour) -> None:
+    height, width = sprite.keep_y.shape
+    sprite.lay(mask, even((width - mask.width) / 2), even((height - mask.height) / 2), colour)
