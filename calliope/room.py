@@ -26,20 +26,26 @@ CHAT_KEPT = 100
 STATS_SPACING_NS = 2_000_000_000
 
 
-class VideoMixing(Protocol):
-    """What a room needs of a video mixer."""
+class Mixing(Protocol):
+    """A mixer's thread. ``stop`` returns at once, the thread ends within a tick."""
 
     def start(self) -> None: ...
     def stop(self) -> None: ...
+    def join(self) -> None: ...
+    @property
+    def alive(self) -> bool: ...
+
+
+class VideoMixing(Mixing, Protocol):
+    """What a room needs of a video mixer."""
+
     def show(self, scene: Scene) -> None: ...
     def request_keyframe(self, view: ViewName, rendition: str) -> None: ...
 
 
-class AudioMixing(Protocol):
+class AudioMixing(Mixing, Protocol):
     """What a room needs of an audio mixer."""
 
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
     def new_voice(self) -> AudioSink: ...
     def add(self, id: str, voice: AudioSink) -> None: ...
     def remove(self, id: str) -> None: ...
@@ -221,6 +227,16 @@ class Room:
         """Stop the mixers; their threads end by themselves. The room is not used after that."""
         self.video_mixer.stop()
         self.audio_mixer.stop()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a mixer's thread still runs."""
+        return self.video_mixer.alive or self.audio_mixer.alive
+
+    def wait_closed(self) -> None:
+        """Wait for the threads after ``close``."""
+        self.video_mixer.join()
+        self.audio_mixer.join()
 
     # -- control messages -----------------------------------------------------------------------
 

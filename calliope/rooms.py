@@ -28,6 +28,7 @@ class Rooms:
         self._mixers = mixers
         self._post = post
         self._rooms: dict[str, Room] = {}
+        self._closing: list[Room] = []
         self.draining = False
 
     @property
@@ -64,7 +65,10 @@ class Rooms:
     def close_empty(self) -> None:
         """Close rooms whose last session has ended."""
         for name in [name for name, room in self._rooms.items() if not room.members]:
-            self._rooms.pop(name).close()
+            room = self._rooms.pop(name)
+            room.close()
+            self._closing.append(room)
+        self._closing = [room for room in self._closing if room.alive]
         self._metrics.rooms.set(len(self._rooms))
 
     def sweep(self) -> None:
@@ -80,6 +84,12 @@ class Rooms:
                 if member.is_connected
             )
             self._metrics.sessions.labels(role=role).set(count)
+
+    def join_mixers(self) -> None:
+        """Wait for the mixer threads of closed rooms; blocks for about a tick."""
+        for room in self._closing:
+            room.wait_closed()
+        self._closing.clear()
 
     def drain(self) -> None:
         """Take no more joins and tell everybody in a call."""

@@ -10,7 +10,6 @@ PICTURE_ID_MODULO = 1 << 15
 """Picture ids count modulo this: the 15-bit form is the one sent."""
 
 _KEYFRAME_START_CODE = b"\x9d\x01\x2a"
-_DESCRIPTOR_BYTES = 4
 _SIZE_MASK = 0x3FFF  # the two bits above ask the player to upscale; they change no pixel
 
 
@@ -45,20 +44,27 @@ def read_keyframe_size(frame: bytes) -> tuple[int, int] | None:
     return width, height
 
 
-def packetise(frame: bytes, picture_id: int, max_payload: int = 1200) -> tuple[bytes, ...]:
+def packetise(
+    frame: bytes, picture_id: int | None = None, max_payload: int = 1200
+) -> tuple[bytes, ...]:
     """Split one frame into RTP payloads of nearly the same size (RFC 7741, 4.2).
 
-    Each has a four-byte descriptor with the 15-bit ``picture_id`` and holds at most
-    ``max_payload`` bytes in all. Even sizes keep the last packet from being a crumb that costs a
-    whole header. ValueError for an empty frame or where no data would fit.
+    Each has a descriptor, with the 15-bit ``picture_id`` if there is one, and holds at most
+    ``max_payload`` bytes in all. Without picture ids a receiver tells from the sequence numbers
+    alone whether it has every frame, so a viewer may be moved to another encoder's stream at a
+    keyframe: two encoders' ids would clash. Even sizes keep the last packet from being a crumb
+    that costs a whole header. ValueError for an empty frame or where no data would fit.
     """
-    room = max_payload - _DESCRIPTOR_BYTES
+    extension = b""
+    if picture_id is not None:
+        extension = bytes((0x80, 0x80 | picture_id >> 8 & 0x7F, picture_id & 0xFF))
+    room = max_payload - 1 - len(extension)
     if room < 1 or not frame:
         raise ValueError(f"cannot put {len(frame)} bytes into payloads of {max_payload}")
-    extension = bytes((0x80, 0x80 | picture_id >> 8 & 0x7F, picture_id & 0xFF))
     total = len(frame)
     count = -(-total // room)
-    first, later = b"\x90" + extension, b"\x80" + extension
+    has_extension = 0x80 if extension else 0
+    first, later = bytes((has_extension | 0x10,)) + extension, bytes((has_extension,)) + extension
     payloads = [later + frame[total * i // count : total * (i + 1) // count] for i in range(count)]
     payloads[0] = first + frame[: total // count]
     return tuple(payloads)

@@ -74,6 +74,13 @@ class FakeVideoMixer:
     def stop(self) -> None:
         self.running = False
 
+    def join(self) -> None:
+        assert self.running is not True
+
+    @property
+    def alive(self) -> bool:
+        return self.running is True
+
     def show(self, scene: Scene) -> None:
         self.scene = scene
 
@@ -101,6 +108,13 @@ class FakeAudioMixer:
 
     def stop(self) -> None:
         self.running = False
+
+    def join(self) -> None:
+        assert self.running is not True
+
+    @property
+    def alive(self) -> bool:
+        return self.running is True
 
     def new_voice(self) -> AudioSink:
         return FakeVoice()
