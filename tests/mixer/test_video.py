@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TypeAlias
 
 import av
 import numpy as np
@@ -18,13 +19,15 @@ from calliope.mixer.canvas import Canvas
 from calliope.mixer.compositor import Compositor, TilePicture, build_compositor
 from calliope.mixer.encoder import Rendition, VideoEncoder, parse_renditions
 from calliope.mixer.mask import Mask
-from calliope.mixer.scene import Person, Scene, TickOutput
+from calliope.mixer.scene import Person, Scene, TickOutput, ViewName
 from calliope.mixer.video import SETTLE_TICKS, VideoMixer
 from tests.waiting import wait_until
 
+Stream: TypeAlias = tuple[ViewName, str]
+
 CANVAS = (320, 180)
 FPS = 30
-TOP = ("grid", "180p")
+TOP: Stream = ("grid", "180p")
 
 
 class NoLabels:
@@ -156,7 +159,7 @@ def test_a_still_picture_settles_and_is_then_sent_once_a_second() -> None:
 def test_renditions_are_made_only_while_watched_and_have_their_size() -> None:
     desk = Desk(("180p:300", "90p:100"))
     people = (Person("p1", "Ada", camera=Camera(90)),)
-    small = ("grid", "90p")
+    small: Stream = ("grid", "90p")
     desk.mixer.show(Scene(people, frozenset({TOP, small})))
     frames = dict(desk.tick().frames)
     picture = decode([frames[small]])[0]
@@ -171,7 +174,7 @@ def test_a_view_watched_again_starts_with_its_layout_and_a_keyframe() -> None:
     people = (Person("p1", "Ada"), Person("p2", "Lin"))
     desk.mixer.show(Scene(people, frozenset({TOP})))
     desk.tick()
-    speaker = ("speaker", "180p")
+    speaker: Stream = ("speaker", "180p")
     desk.mixer.show(Scene(people, frozenset({speaker})))
     output = desk.tick()
     assert [layout.view for layout in output.layouts] == ["speaker"]
