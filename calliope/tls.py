@@ -32,7 +32,7 @@ RENEW_DAYS = 30
 PEM_NAME = "self-signed.pem"
 
 
-def server_context(tls: str, state_dir: Path | None = None) -> ssl.SSLContext | None:
+def build_context(tls: str, state_dir: Path | None = None) -> ssl.SSLContext | None:
     """The context that ``server.tls`` asks for: None for ``off``.
 
     A self-signed certificate is kept in ``state_dir`` (by default :func:`default_state_dir`), or
@@ -65,7 +65,7 @@ def default_state_dir() -> Path | None:
         return None
 
 
-def lan_address() -> str | None:
+def local_address() -> str | None:
     """This machine's address on the local network, as others there would type it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

@@ -13,7 +13,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 
-from calliope.clock import Clock
+from calliope.clock import Clock, SystemClock
 from calliope.config import IceConfig
 
 
@@ -45,9 +45,9 @@ class IceServer:
 class IceServers:
     """The configured servers, with fresh credentials for each browser that asks."""
 
-    def __init__(self, config: IceConfig, clock: Clock) -> None:
+    def __init__(self, config: IceConfig, clock: Clock | None = None) -> None:
         self._config = config
-        self._clock = clock
+        self._clock = clock or SystemClock()
 
     @property
     def ttl_s(self) -> int:

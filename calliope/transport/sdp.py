@@ -32,20 +32,34 @@ _RECEIVES = ("sendrecv", "recvonly")
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """Which ways one kind of media may go, as the client sees it."""
+
+    sends: bool = False
+    receives: bool = False
+
+    @property
+    def answer(self) -> str:
+        """The direction that the answer gives it."""
+        if self.sends:
+            return "sendrecv" if self.receives else "recvonly"
+        return "sendonly" if self.receives else "inactive"
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """A client's offer, checked and cleaned.
 
-    ``sdp`` is what the peer connection is given. ``receives_video`` is also False where the client
-    takes none of the video codecs sent here. ``mid``, ``ufrag`` and ``password`` belong to the one
-    transport into which everything is bundled; ``candidates`` counts those in the offer.
+    ``sdp`` is what the peer connection is given. ``audio`` and ``video`` are None without such a
+    section; video that the client can only receive as something else than VP8 is not sent.
+    ``mid``, ``ufrag`` and ``password`` belong to the one transport into which everything is
+    bundled; ``candidates`` counts those in the offer.
     """
 
     sdp: str
     role: SessionRole
-    sends_audio: bool
-    sends_video: bool
-    receives_audio: bool
-    receives_video: bool
+    audio: Flow | None
+    video: Flow | None
     mid: str
     ufrag: str
     password: str
@@ -81,10 +95,8 @@ def parse_offer(text: str) -> Offer:
     return Offer(
         sdp=str(description),
         role=_role(audio, video),
-        sends_audio=_is(audio, _SENDS),
-        sends_video=_is(video, _SENDS),
-        receives_audio=_is(audio, _RECEIVES),
-        receives_video=_is(video, _RECEIVES) and _has_codec(video, "VP8", 90_000),
+        audio=Flow(_is(audio, _SENDS), _is(audio, _RECEIVES)) if audio else None,
+        video=Flow(_is(video, _SENDS), _receives_vp8(video)) if video else None,
         mid=first.rtp.muxId,
         ufrag=ufrag,
         password=password,
@@ -124,13 +136,18 @@ def finish_answer(answer: str, offer: str, public_address: str = "") -> str:
 
     * With a ``public_address``, the host candidates of its IP version and their ``c=`` lines say
       that instead of the local address; ports stay.
+    * Formats stand in the order of the offer, for that is in which the client will send: a phone
+      that lists H264 first has hardware for it. (What is sent to it is VP8 in any case.)
     * Opus: in-band error correction is asked for (RFC 7587 section 6.1).
     * ``ccm fir`` (RFC 5104) is accepted for each codec it was offered for: the library acts on it
       and only forgets to say so.
     """
     fir = set(re.findall(r"^a=rtcp-fb:(\d+) ccm fir\s*$", offer, re.MULTILINE))
+    orders = {line.split()[0]: line.split()[3:] for line in offer.splitlines() if line[:2] == "m="}
     lines: list[str] = []
     for line in answer.splitlines():
+        if line.startswith("m="):
+            line = _reorder(line, orders)
         lines.append(_announce(line, public_address) if public_address else line)
         if match := re.match(r"a=rtpmap:(\d+) (\S+)", line):
             payload_type, codec = match.group(1), match.group(2).lower()
@@ -139,6 +156,14 @@ def finish_answer(answer: str, offer: str, public_address: str = "") -> str:
             elif payload_type in fir:
                 lines.append(f"a=rtcp-fb:{payload_type} ccm fir")
     return "\r\n".join(lines) + "\r\n"
+
+
+def _reorder(line: str, orders: dict[str, list[str]]) -> str:
+    """An answer's ``m=`` line with its formats in the offer's order."""
+    media, port, profile, *formats = line.split()
+    order = orders.get(media, [])
+    formats.sort(key=lambda f: order.index(f) if f in order else len(order))
+    return " ".join((media, port, profile, *formats))
 
 
 def _announce(line: str, address: str) -> str:
@@ -282,6 +307,10 @@ def _is_common_h264(parameters: dict[str, int | str | None]) -> bool:
 
 def _is(media: MediaDescription | None, directions: tuple[str, ...]) -> bool:
     return media is not None and (media.direction or "sendrecv") in directions
+
+
+def _receives_vp8(video: MediaDescription) -> bool:
+    return _is(video, _RECEIVES) and _has_codec(video, "VP8", 90_000)
 
 
 def _role(audio: MediaDescription | None, video: MediaDescription | None) -> SessionRole:
