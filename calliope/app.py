@@ -17,7 +17,7 @@ from aiohttp import web
 
 from calliope.assets import static_dir
 from calliope.clock import NS_PER_S, Clock, SystemClock
-from calliope.config import Config
+from calliope.config import Config, MixerConfig
 from calliope.errors import ConfigError
 from calliope.metrics import Metrics
 from calliope.mixer import layout
@@ -25,6 +25,7 @@ from calliope.mixer.audio import AudioMixer
 from calliope.mixer.compositor import build_compositor, warm_up
 from calliope.mixer.encoder import parse_renditions
 from calliope.mixer.glyphs import GlyphAtlas
+from calliope.mixer.own_layout import OwnLayout, allow_local_modules
 from calliope.mixer.scene import Fit, TickOutput, ViewName
 from calliope.mixer.video import LayoutFunction, VideoMixer
 from calliope.room import AudioDeliver
@@ -56,7 +57,7 @@ class _Mixers:
             fps=mixer.fps,
             canvas=canvas,
             renditions=parse_renditions(mixer.renditions, canvas),
-            layouts=_layouts(mixer.fit),
+            layouts=_layouts(mixer, self._clock),
             build_compositor=lambda: build_compositor(mixer.backend, self._labels),
             clock=self._clock,
             metrics=self._metrics,
@@ -67,10 +68,11 @@ class _Mixers:
         return AudioMixer(self._config.audio, self._clock, self._metrics, deliver)
 
 
-def _layouts(fit: str) -> dict[ViewName, LayoutFunction]:
-    chosen: Fit = "contain" if fit == "contain" else "crop"
+def _layouts(config: MixerConfig, clock: Clock) -> dict[ViewName, LayoutFunction]:
+    chosen: Fit = "contain" if config.fit == "contain" else "crop"
+    grid: LayoutFunction = partial(layout.grid, fit=chosen)
     return {
-        "grid": partial(layout.grid, fit=chosen),
+        "grid": grid if config.layout == "grid" else OwnLayout(config.layout, grid, clock),
         "speaker": partial(layout.speaker, fit=chosen),
         "presenter": partial(layout.presenter, fit=chosen),
     }
@@ -96,6 +98,8 @@ class Server:
         config = self.config
         aiortc_seams.check()
         self._tls = build_context(config.server.tls)
+        allow_local_modules()
+        _layouts(config.mixer, self._clock)  # a layout that cannot be loaded ends the start here
         self._labels.start()
         warm_up(config.mixer.backend)
         loop = asyncio.get_running_loop()
