@@ -27,6 +27,8 @@ from calliope.mixer.scene import Fit, Tile
 
 PLACEMENTS = 256
 """How many (source size, tile size) pairs the scale tables are kept for."""
+ASK_AGAIN_TICKS = 30
+"""How often a missing mask is asked for when nothing new was rasterised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +98,25 @@ def _nearest_even(numerator: int, denominator: int, limit: int) -> int:
 class _Slot:
     """What one tile of a canvas last showed."""
 
-    __slots__ = ("caption", "generation", "key", "overlay", "picture")
+    __slots__ = ("caption", "generation", "key", "overlay", "picture", "waited")
 
     def __init__(self) -> None:
         self.picture: TilePicture | None = None
         self.key: tuple[object, ...] = ()
         self.caption: Caption | None = None
-        self.overlay = Overlay((), complete=True)
+        self.overlay = Overlay()
         self.generation = 0
+        self.waited = 0
+
+    def is_waiting(self, generation: int) -> bool:
+        """Whether to ask again for masks that were not rasterised when the overlay was drawn.
+
+        That is when any new one was made, and now and then: a request may have been dropped.
+        """
+        if not self.overlay.missing:
+            return False
+        self.waited += 1
+        return generation != self.generation or self.waited >= ASK_AGAIN_TICKS
 
 
 class _Shown:
@@ -148,9 +161,10 @@ class TileCompositor:
 
     def _refresh(self, canvas: Canvas, picture: TilePicture, slot: _Slot) -> bool:
         """Repaint the tile if anything about it changed; whether it did."""
-        waiting = not slot.overlay.complete and slot.generation != self._labels.generation
+        waiting = slot.is_waiting(self._labels.generation)
         if picture is slot.picture and not waiting:
             return False
+        slot.picture = picture
         frame = picture.frame
         key = (
             None if frame is None else (frame.serial, frame.arrived_ns, frame.y.shape),
@@ -160,15 +174,14 @@ class TileCompositor:
             picture.speaking,
             picture.hand,
         )
-        slot.picture = picture
-        if key == slot.key and not waiting:
+        if not self._redraw(picture, slot, waiting) and key == slot.key:
             return False
         slot.key = key
-        self._caption(picture, slot, waiting)
         self._paint(canvas, picture, slot.overlay)
         return True
 
-    def _caption(self, picture: TilePicture, slot: _Slot, waiting: bool) -> None:
+    def _redraw(self, picture: TilePicture, slot: _Slot, waiting: bool) -> bool:
+        """Draw the tile's overlay anew where it must change; whether it did."""
         tile = picture.tile
         caption = Caption(
             tile.id,
@@ -180,10 +193,16 @@ class TileCompositor:
             picture.hand,
             picture.frame is None,
         )
-        if caption != slot.caption or waiting:
-            slot.generation = self._labels.generation  # read first: better to look twice
-            slot.caption = caption
-            slot.overlay = overlay.draw(caption, self._labels)
+        if caption == slot.caption and not waiting:
+            return False
+        slot.generation = self._labels.generation  # before drawing: better to ask once too often
+        slot.waited = 0
+        drawn = overlay.draw(caption, self._labels)
+        same = caption == slot.caption and drawn.missing == slot.overlay.missing
+        slot.caption = caption
+        if not same:
+            slot.overlay = drawn
+        return not same
 
     def _paint(self, canvas: Canvas, picture: TilePicture, drawn: Overlay) -> None:
         tile = picture.tile

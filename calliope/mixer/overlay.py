@@ -89,10 +89,10 @@ class Sprite:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overlay:
-    """A tile's sprites. While ``complete`` is False, some mask was not rasterised yet."""
+    """A tile's sprites, and how many masks were not rasterised yet and are left out."""
 
-    sprites: tuple[Sprite, ...]
-    complete: bool
+    sprites: tuple[Sprite, ...] = ()
+    missing: int = 0
 
 
 def draw(caption: Caption, labels: LabelSource) -> Overlay:
@@ -105,7 +105,7 @@ def draw(caption: Caption, labels: LabelSource) -> Overlay:
     if caption.hand:
         drawing.hand()
     drawing.plate()
-    return Overlay(tuple(drawing.sprites), drawing.complete)
+    return Overlay(tuple(drawing.sprites), drawing.missing)
 
 
 def text_height(tile_height: int) -> int:
@@ -141,13 +141,13 @@ class _Drawing:
         self.caption = caption
         self.labels = labels
         self.sprites: list[Sprite] = []
-        self.complete = True
+        self.missing = 0
         self.text = text_height(caption.height)
         self.margin = max(4, even(self.text * 0.3))
 
     def _seen(self, mask: Mask | None) -> Mask | None:
         if mask is None:
-            self.complete = False
+            self.missing += 1
         return mask
 
     def avatar(self) -> None:
