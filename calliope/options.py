@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -53,7 +55,7 @@ def even(minimum: int, maximum: int) -> Rule:
 
 def one_of(*choices: str) -> Rule:
     """One of a few words."""
-    return Rule(" or ".join(choices), lambda value: value in choices)
+    return Rule(f"{', '.join(choices[:-1])} or {choices[-1]}", lambda value: value in choices)
 
 
 def matching(pattern: str, words: str) -> Rule:
@@ -261,3 +263,34 @@ def _line(text: str, section: str, key: str | None) -> str:
             if full == (f"{section}.{key}" if key is not None else section):
                 return f", line {number}"
     return ""
+
+
+def as_text(value: Value) -> str:
+    """A value as it is written on the command line."""
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def as_toml(options: Iterable[Option]) -> str:
+    """A TOML file with every option at its default, explained and commented out."""
+    lines = ["# Every option of Calliope with its default: take away the '#' before what you set."]
+    for section, knobs in groupby(options, key=lambda knob: knob.section):
+        lines += ["", f"[{section}]"]
+        for knob in knobs:
+            # JSON writes strings, numbers and arrays of strings as TOML does.
+            lines += [
+                "",
+                f"# {knob.doc}",
+                f"# {'Each item' if knob.is_list else 'Allowed'}: {knob.rule.words}.",
+                f"# {knob.key} = {json.dumps(knob.default, ensure_ascii=False)}",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def as_markdown(options: Iterable[Option]) -> str:
+    """The table of every option for the documentation."""
+    lines = ["| option | default | allowed | meaning |", "|---|---|---|---|"]
+    for knob in options:
+        default = f"`{as_text(knob.default)}`" if knob.default not in ("", ()) else "empty"
+        words = f"each: {knob.rule.words}" if knob.is_list else knob.rule.words
+        lines.append(f"| `{knob.name}` | {default} | {words} | {knob.doc} |")
+    return "\n".join(lines) + "\n"
