@@ -1,0 +1,478 @@
+"""Encoded frames to one viewer: RTP header, encryption, send; feedback about it.
+
+A frame is packetised once for all (:class:`~calliope.media.EncodedFrame`); what is a viewer's own
+is twelve bytes of header and a few of extensions, the key, and the address. Nothing here waits and
+no viewer has a task: a small frame goes out within :meth:`VideoOut.push`, a large one in slices,
+paced by timers, so that neither the event loop nor the viewer's link is held by a keyframe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_FIR,
+    RTCP_PSFB_PLI,
+    RTCP_RTPFB_NACK,
+    AnyRtcpPacket,
+    RtcpByePacket,
+    RtcpPsfbPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    RtcpRtpfbPacket,
+    RtcpSdesPacket,
+    RtcpSenderInfo,
+    RtcpSourceInfo,
+    RtcpSrPacket,
+    unpack_remb_fci,
+)
+
+from calliope.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, EncodedAudio, EncodedFrame
+from calliope.metrics import Metrics
+from calliope.transport.aiortc_seams import MediaSender
+
+QUEUE_FRAMES = 4
+"""Frames that may wait for the pacer; one more, and all go: the viewer waits for a keyframe."""
+SLICE_PACKETS = 16
+"""Packets of one viewer sent in one go."""
+SLICE_S = 0.004
+"""The pause between two slices: 16 packets of 1,200 bytes in 4 ms are 38 Mbit/s."""
+HISTORY_PACKETS = 1024
+"""Sent packets kept for retransmission: several keyframes."""
+RESENDS_MAX = 5
+"""How often one packet is sent again."""
+RESEND_GAP_S = 0.02
+"""A packet asked for twice within this is sent again once: the requests crossed."""
+RESEND_BUDGET = 200
+"""Packets sent again to one viewer in one second, at most: NACKs cannot make us a flood."""
+KEYFRAME_RETRY_S = 0.5
+REPORT_S = 1.0
+_LOSS_WEIGHT = 0.3
+_RTT_WEIGHT = 0.2
+_U32 = 0xFFFF_FFFF
+
+_HEADER = struct.Struct("!BBHLL")
+_SEQUENCE = struct.Struct("!H")
+
+
+class RtpStream:
+    """One outgoing stream: sequence numbers, the fixed timestamp origin, reports both ways.
+
+    ``loss`` is the smoothed share of packets lost (0 to 1), ``rtt_ms`` the smoothed round trip,
+    ``estimate_bps`` the receiver's last bandwidth estimate (REMB); None until reported.
+    """
+
+    def __init__(self, clock_hz: int) -> None:
+        self._clock_hz = clock_hz
+        self._origin = random.getrandbits(32)
+        # In the lower half: a wrap right at the start confuses SRTP receivers that lose a packet.
+        self.sequence = random.getrandbits(15)
+        self.sender: MediaSender | None = None
+        self.packets = 0
+        self.octets = 0
+        self.loss = 0.0
+        self.rtt_ms: float | None = None
+        self.estimate_bps: int | None = None
+        self._report: asyncio.TimerHandle | None = None
+
+    def rtp_timestamp(self, pts: int) -> int:
+        """The RTP timestamp of what has this media time; known before anything is sent."""
+        return (self._origin + pts) & _U32
+
+    def start(self, sender: MediaSender) -> None:
+        """The sender can send: reports begin with the first media."""
+        self.sender = sender
+
+    def stop(self) -> None:
+        """Say goodbye and forget the sender."""
+        sender, self.sender = self.sender, None
+        if self._report is not None:
+            self._report.cancel()
+            self._report = None
+            if sender is not None:
+                sender.send_rtcp([RtcpByePacket(sources=[sender.ssrc])])
+
+    def note_sent(self, pts: int, packets: int, octets: int) -> None:
+        """Count what was sent, and begin to report about it."""
+        self.packets += packets
+        self.octets += octets
+        if self._report is None and self.sender is not None:
+            self.sender.timeline.anchor(pts, self._clock_hz)
+            self._send_report()
+
+    def receive_report(self, report: RtcpReceiverInfo) -> None:
+        """What the receiver says of our packets (RFC 3550 section 6.4.1)."""
+        self.loss += _LOSS_WEIGHT * (report.fraction_lost / 256 - self.loss)
+        if report.lsr and self.sender is not None:
+            now = (self.sender.timeline.ntp_now() >> 16) & _U32
+            rtt = (now - report.lsr - report.dlsr) & _U32  # in 1/65536 s
+            if rtt < 60 << 16:
+                rtt_ms = rtt * 1000 / 65536
+                old_ms = rtt_ms if self.rtt_ms is None else self.rtt_ms
+                self.rtt_ms = old_ms + _RTT_WEIGHT * (rtt_ms - old_ms)
+
+    def receive_rtcp(self, packet: AnyRtcpPacket) -> None:
+        """Reports about this stream; others are passed over."""
+        if self.sender is None:
+            return
+        if isinstance(packet, RtcpRrPacket | RtcpSrPacket):
+            for report in packet.reports:
+                if report.ssrc == self.sender.ssrc:
+                    self.receive_report(report)
+        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
+            try:
+                estimate_bps, ssrcs = unpack_remb_fci(packet.fci)
+            except (ValueError, struct.error):
+                return
+            if self.sender.ssrc in ssrcs:
+                self.estimate_bps = estimate_bps
+
+    def _send_report(self) -> None:
+        sender = self.sender
+        if sender is None:
+            return
+        timeline = sender.timeline
+        info = RtcpSenderInfo(
+            ntp_timestamp=timeline.ntp_now(),
+            rtp_timestamp=self.rtp_timestamp(timeline.pts_now(self._clock_hz)),
+            packet_count=self.packets & _U32,
+            octet_count=self.octets & _U32,
+        )
+        source = RtcpSourceInfo(ssrc=sender.ssrc, items=[(1, sender.cname.encode())])
+        sender.send_rtcp(
+            [RtcpSrPacket(ssrc=sender.ssrc, sender_info=info), RtcpSdesPacket(chunks=[source])]
+        )
+        delay_s = REPORT_S * (0.5 + random.random())  # RFC 3550 section 6.2: never in step
+        self._report = asyncio.get_running_loop().call_later(delay_s, self._send_report)
+
+
+class _Extensions:
+    """The header extensions of one viewer's packets (RFC 8285, one-byte form)."""
+
+    def __init__(self, sender: MediaSender) -> None:
+        ids = sender.extension_ids
+        mid = sender.mid.encode()
+        self._time_id = ids.abs_send_time if ids.abs_send_time < 15 else 0
+        rest = b""
+        if 0 < ids.mid < 15 and 0 < len(mid) <= 16:
+            rest = bytes([ids.mid << 4 | len(mid) - 1]) + mid
+        size = len(rest) + (4 if self._time_id else 0)
+        padding = -size % 4
+        self._tail = rest + bytes(padding)
+        self._head = struct.pack("!HH", 0xBEDE, (size + padding) // 4) if size else b""
+        self.first_byte = 0x90 if size else 0x80
+
+    def write(self, ntp: int) -> bytes:
+        """The extension block of packets sent at this NTP time."""
+        if not self._time_id:
+            return self._head + self._tail
+        # abs-send-time: 24 bits, 6 of seconds and 18 of fraction.
+        stamp = self._time_id << 28 | 2 << 24 | (ntp >> 14) & 0xFF_FFFF
+        return self._head + stamp.to_bytes(4, "big") + self._tail
+
+
+class _Sent:
+    """A packet kept for retransmission; the payload is shared with all viewers."""
+
+    __slots__ = ("marker", "payload", "resends", "resent_s", "sequence", "timestamp")
+
+    def __init__(self, sequence: int, timestamp: int, marker: bool, payload: bytes) -> None:
+        self.sequence = sequence
+        self.timestamp = timestamp
+        self.marker = marker
+        self.payload = payload
+        self.resends = 0
+        self.resent_s = 0.0
+
+
+class VideoOut:
+    """One viewer's picture. Attach it to a :class:`MediaSender`, push frames, close it.
+
+    A viewer begins at a keyframe, and again after anything was dropped; until one comes it is
+    asked for every half second. ``request_keyframe`` is also called for the viewer's own PLI and
+    FIR; it is for the room to coalesce.
+    """
+
+    def __init__(self, metrics: Metrics, request_keyframe: Callable[[], None]) -> None:
+        self._request = request_keyframe
+        self._drops = metrics.drops
+        self._stream = RtpStream(VIDEO_CLOCK_HZ)
+        self._queue: deque[EncodedFrame] = deque()
+        self._at = 0  # next payload of the frame at the head of the queue
+        self._timer: asyncio.TimerHandle | None = None
+        self._awaits_keyframe = True
+        self._asked_s = float("-inf")
+        self._extensions: _Extensions | None = None
+        self._history: list[_Sent | None] = [None] * HISTORY_PACKETS
+        self._rtx_sequence = random.getrandbits(15)
+        self._resend_allowance = float(RESEND_BUDGET)
+        self._resend_s = 0.0
+        self._closed = False
+
+    @property
+    def loss(self) -> float:
+        """The smoothed share of this viewer's packets that got lost, 0 to 1."""
+        return self._stream.loss
+
+    @property
+    def rtt_ms(self) -> float | None:
+        """The smoothed round trip, None until the viewer reported."""
+        return self._stream.rtt_ms
+
+    @property
+    def estimate_bps(self) -> int | None:
+        """The viewer's own bandwidth estimate (REMB), None until it sent one."""
+        return self._stream.estimate_bps
+
+    @property
+    def packets_sent(self) -> int:
+        return self._stream.packets
+
+    def rtp_timestamp(self, pts_90k: int) -> int:
+        """This viewer's RTP timestamp (uint32) of a mixer's ``pts_90k``."""
+        return self._stream.rtp_timestamp(pts_90k)
+
+    def attach(self, sender: MediaSender) -> None:
+        """Send through ``sender`` as soon as it is connected."""
+        self._sender = sender
+        sender.attach(self)
+
+    def push(self, frame: EncodedFrame) -> None:
+        """Send a frame, or drop it: never blocks. A viewer not yet connected gets nothing."""
+        if self._extensions is None:
+            return
+        if self._awaits_keyframe and not frame.keyframe:
+            self._drop("awaits_keyframe", 1)
+            self._ask_keyframe()
+            return
+        if frame.keyframe and self._queue:
+            # Whatever still waits behind the pacer is not needed any more, save what has begun.
+            self._drop_waiting("superseded")
+        if len(self._queue) >= QUEUE_FRAMES:
+            self._drop("overflow", 1)
+            self._drop_waiting("overflow")
+            self._awaits_keyframe = True
+            self._ask_keyframe()
+            return
+        self._awaits_keyframe = False
+        self._queue.append(frame)
+        if self._timer is None:
+            self._send_slice()
+
+    def close(self) -> None:
+        """Send nothing any more; harmless when repeated."""
+        self._closed = True
+        self.stopped()
+
+    # FeedbackSink
+
+    def started(self) -> None:
+        if not self._closed:
+            self._extensions = _Extensions(self._sender)
+            self._stream.start(self._sender)
+            self._ask_keyframe()
+
+    def stopped(self) -> None:
+        self._extensions = None
+        self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._stream.stop()
+
+    def receive_rtcp(self, packet: AnyRtcpPacket) -> None:
+        if self._extensions is None:
+            return
+        self._stream.receive_rtcp(packet)
+        if isinstance(packet, RtcpRtpfbPacket):
+            if packet.fmt == RTCP_RTPFB_NACK and packet.media_ssrc == self._sender.ssrc:
+                self._resend(packet.lost)
+        elif isinstance(packet, RtcpPsfbPacket) and (
+            (packet.fmt == RTCP_PSFB_PLI and packet.media_ssrc == self._sender.ssrc)
+            or (packet.fmt == RTCP_PSFB_FIR and self._names_us(packet.fci))
+        ):
+            self._request()
+
+    def _names_us(self, fci: bytes) -> bool:
+        """Whether a FIR is for this stream (RFC 5104 section 4.3.1: its media SSRC is 0)."""
+        return any(
+            int.from_bytes(fci[at : at + 4], "big") == self._sender.ssrc
+            for at in range(0, len(fci) - 7, 8)
+        )
+
+    def _ask_keyframe(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._asked_s >= KEYFRAME_RETRY_S:
+            self._asked_s = now_s
+            self._request()
+
+    def _drop(self, why: str, count: int) -> None:
+        self._drops.labels(queue="video_out", why=why).inc(count)
+
+    def _drop_waiting(self, why: str) -> None:
+        """Drop queued frames of which nothing was sent yet."""
+        kept = 1 if self._at else 0
+        if len(self._queue) > kept:
+            self._drop(why, len(self._queue) - kept)
+        while len(self._queue) > kept:
+            self._queue.pop()
+
+    def _send_slice(self) -> None:
+        self._timer = None
+        if self._extensions is None:
+            return
+        budget = SLICE_PACKETS
+        while self._queue and budget:
+            frame = self._queue[0]
+            end = min(len(frame.payloads), self._at + budget)
+            budget -= end - self._at
+            self._send(frame, self._at, end)
+            self._at = end
+            if end == len(frame.payloads):
+                self._queue.popleft()
+                self._at = 0
+        if self._queue:
+            self._timer = asyncio.get_running_loop().call_later(SLICE_S, self._send_slice)
+
+    def _send(self, frame: EncodedFrame, begin: int, end: int) -> None:
+        """Send payloads ``begin`` to ``end`` of a frame."""
+        sender, stream, extensions = self._sender, self._stream, self._extensions
+        assert extensions is not None
+        block = extensions.write(sender.timeline.ntp_now())
+        first_byte, ssrc = extensions.first_byte, sender.ssrc
+        plain, marked = sender.payload_type, sender.payload_type | 0x80
+        timestamp = stream.rtp_timestamp(frame.pts_90k)
+        last = len(frame.payloads) - 1
+        history, pack = self._history, _HEADER.pack
+        sequence = stream.sequence
+        packets = []
+        octets = 0
+        for index in range(begin, end):
+            payload = frame.payloads[index]
+            marker = index == last
+            header = pack(first_byte, marked if marker else plain, sequence, timestamp, ssrc)
+            packets.append((header + block, payload))
+            history[sequence % HISTORY_PACKETS] = _Sent(sequence, timestamp, marker, payload)
+            octets += len(payload)
+            sequence = (sequence + 1) & 0xFFFF
+        stream.sequence = sequence
+        sender.media_transport.send_rtp(packets)
+        stream.note_sent(frame.pts_90k, end - begin, octets)
+
+    def _resend(self, lost: list[int]) -> None:
+        packets = list(self._retransmissions(lost))
+        if packets:
+            self._sender.media_transport.send_rtp(packets)
+
+    def _retransmissions(self, lost: list[int]) -> Iterator[tuple[bytes, bytes]]:
+        """The packets asked for that may be sent again now (RFC 4588 where negotiated)."""
+        sender, extensions = self._sender, self._extensions
+        assert extensions is not None
+        now_s = asyncio.get_running_loop().time()
+        self._resend_allowance = min(
+            RESEND_BUDGET, self._resend_allowance + (now_s - self._resend_s) * RESEND_BUDGET
+        )
+        self._resend_s = now_s
+        block = extensions.write(sender.timeline.ntp_now())
+        for sequence in lost:
+            sent = self._history[(sequence & 0xFFFF) % HISTORY_PACKETS]
+            if sent is None or sent.sequence != sequence & 0xFFFF:
+                self._drop("resend_gone", 1)
+                continue
+            if sent.resends >= RESENDS_MAX or now_s - sent.resent_s < RESEND_GAP_S:
+                self._drop("resend_limit", 1)
+                continue
+            if self._resend_allowance < 1:
+                self._drop("resend_budget", 1)
+                return
+            self._resend_allowance -= 1
+            sent.resends += 1
+            sent.resent_s = now_s
+            marker = 0x80 if sent.marker else 0
+            if sender.rtx_payload_type is None:
+                kind, number, ssrc = sender.payload_type, sent.sequence, sender.ssrc
+                payload = sent.payload
+            else:
+                kind, number, ssrc = sender.rtx_payload_type, self._rtx_sequence, sender.rtx_ssrc
+                self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
+                payload = _SEQUENCE.pack(sent.sequence) + sent.payload
+            header = _HEADER.pack(
+                extensions.first_byte, marker | kind, number, sent.timestamp, ssrc
+            )
+            yield header + block, payload
+
+
+class AudioOut:
+    """One listener's sound: every packet goes out as it comes. Attach it, push, close it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._drops = metrics.drops
+        self._stream = RtpStream(AUDIO_CLOCK_HZ)
+        self._extensions: _Extensions | None = None
+        self._next_pts: int | None = None
+        self._closed = False
+
+    @property
+    def loss(self) -> float:
+        """The smoothed share of this listener's packets that got lost, 0 to 1."""
+        return self._stream.loss
+
+    @property
+    def rtt_ms(self) -> float | None:
+        """The smoothed round trip, None until the listener reported."""
+        return self._stream.rtt_ms
+
+    @property
+    def packets_sent(self) -> int:
+        return self._stream.packets
+
+    def attach(self, sender: MediaSender) -> None:
+        """Send through ``sender`` as soon as it is connected."""
+        self._sender = sender
+        sender.attach(self)
+
+    def push(self, packet: EncodedAudio) -> None:
+        """Send one packet: never blocks. A listener not yet connected gets nothing."""
+        extensions = self._extensions
+        if extensions is None:
+            return
+        sender, stream = self._sender, self._stream
+        # RFC 3551 section 4.1: the marker is set on the first packet after a pause.
+        marker = 0 if self._next_pts == packet.pts_48k else 0x80
+        self._next_pts = packet.pts_48k + 960
+        header = _HEADER.pack(
+            extensions.first_byte,
+            marker | sender.payload_type,
+            stream.sequence,
+            stream.rtp_timestamp(packet.pts_48k),
+            sender.ssrc,
+        )
+        stream.sequence = (stream.sequence + 1) & 0xFFFF
+        block = extensions.write(sender.timeline.ntp_now())
+        if not sender.media_transport.send_rtp([(header + block, packet.data)]):
+            self._drops.labels(queue="audio_out", why="socket").inc()
+        stream.note_sent(packet.pts_48k, 1, len(packet.data))
+
+    def close(self) -> None:
+        """Send nothing any more; harmless when repeated."""
+        self._closed = True
+        self.stopped()
+
+    # FeedbackSink
+
+    def started(self) -> None:
+        if not self._closed:
+            self._extensions = _Extensions(self._sender)
+            self._stream.start(self._sender)
+
+    def stopped(self) -> None:
+        self._extensions = None
+        self._stream.stop()
+
+    def receive_rtcp(self, packet: AnyRtcpPacket) -> None:
+        self._stream.receive_rtcp(packet)
