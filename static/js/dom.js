@@ -1,0 +1,93 @@
+// @ts-check
+/** The few helpers with which the page's parts build elements. Text is only ever text. */
+
+/**
+ * @template {Element} [T=HTMLElement]
+ * @param {string} id
+ * @returns {T}
+ */
+export function byId(id) {
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`The page has no element #${id}`);
+  return /** @type {T} */ (/** @type {unknown} */ (element));
+}
+
+/**
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {string} [className]
+ * @param {(Node | string)[]} children
+ * @returns {HTMLElementTagNameMap[K]}
+ */
+export function make(tag, className = '', ...children) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  element.append(...children);
+  return element;
+}
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+/**
+ * One of the icons that stand as symbols in index.html.
+ *
+ * @param {string} name
+ * @param {string} [label] what it says to those who do not see it; without one it is decoration
+ */
+export function icon(name, label = '') {
+  const svg = document.createElementNS(SVG, 'svg');
+  svg.setAttribute('class', 'icon');
+  if (label) {
+    svg.setAttribute('role', 'img');
+    svg.setAttribute('aria-label', label);
+  } else {
+    svg.setAttribute('aria-hidden', 'true');
+  }
+  const use = document.createElementNS(SVG, 'use');
+  use.setAttribute('href', `#i-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+/**
+ * The letters that stand for a person without a picture.
+ *
+ * @param {string} name
+ */
+export function initials(name) {
+  const words = name.trim().split(/\s+/).filter(Boolean);
+  const first = words.length > 1 ? [words[0], words[words.length - 1]] : words.slice(0, 1);
+  return first.map((word) => firstLetter(word).toLocaleUpperCase()).join('') || '?';
+}
+
+/** @param {string} word */
+function firstLetter(word) {
+  if (!('Segmenter' in Intl)) return [...word][0] ?? '';
+  const [segment] = new Intl.Segmenter(undefined, { granularity: 'grapheme' }).segment(word);
+  return segment?.segment ?? '';
+}
+
+/**
+ * A disc with initials, of a colour that stays a person's own.
+ *
+ * @param {string} name
+ * @param {string} id
+ */
+export function avatar(name, id) {
+  const disc = make('span', 'avatar', initials(name));
+  disc.setAttribute('aria-hidden', 'true');
+  let hash = 7;
+  for (const character of id + name) hash = (hash * 31 + (character.codePointAt(0) ?? 0)) >>> 0;
+  disc.style.setProperty('--hue', String((hash % 12) * 30));
+  return disc;
+}
+
+/**
+ * Pressed or not, for a switch that shows one icon for each.
+ *
+ * @param {HTMLElement} button
+ * @param {boolean} on
+ */
+export function setOn(button, on) {
+  button.dataset.on = String(on);
+}

@@ -1,0 +1,256 @@
+// @ts-check
+/**
+ * The composed picture and what lies over it: one element for every tile, exactly where the
+ * server put it, and the own camera over the own tile, mirrored and without delay.
+ */
+
+import { avatar, icon, make } from './dom.js';
+import { placeTile, takeDue } from './layout.js';
+import { t } from './text.js';
+
+/** @typedef {import('./layout.js').Layout} Layout */
+/** @typedef {import('./layout.js').Tile} Tile */
+/** @typedef {import('./protocol.js').Participant} Participant */
+
+/** A picture that stands still for so long no longer decides when a layout begins. */
+const FROZEN_MS = 3000;
+
+export class Stage {
+  #picture;
+  #video;
+  #tiles;
+  /** @type {Map<string, HTMLElement>} */
+  #elements = new Map();
+  /** @type {Layout[]} */
+  #waiting = [];
+  /** @type {Layout | null} */
+  #applied = null;
+  /** @type {Layout | null} */
+  #last = null;
+  /** @type {Map<string, Participant>} */
+  #people = new Map();
+  /** @type {Set<string>} */
+  #speaking = new Set();
+  #you = '';
+  /** @type {HTMLVideoElement} */
+  #own;
+  #ownCover = make('span', 'own-cover');
+  #ownPlate = make('span', 'plate');
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #frozen = undefined;
+  #countsFrames;
+
+  /**
+   * @param {{picture: HTMLElement, video: HTMLVideoElement, tiles: HTMLElement,
+   *   onTurn: () => void, onPicture: () => void}} parts
+   */
+  constructor({ picture, video, tiles, onTurn, onPicture }) {
+    this.#picture = picture;
+    this.#video = video;
+    this.#tiles = tiles;
+    this.#own = make('video', 'own-video');
+    this.#own.id = 'own-video';
+    this.#own.muted = true;
+    this.#own.playsInline = true;
+    this.#own.autoplay = true;
+    this.#own.disablePictureInPicture = true;
+    this.#own.setAttribute('aria-hidden', 'true');
+    // A phone that is turned changes the camera's shape in the middle of the call.
+    this.#own.addEventListener('resize', onTurn);
+    video.addEventListener('resize', () => this.#fitPicture());
+    video.addEventListener('loadeddata', onPicture);
+    this.#countsFrames = 'requestVideoFrameCallback' in video;
+    if (this.#countsFrames) this.#watchFrames();
+  }
+
+  /** The layout that was announced last. */
+  get lastLayout() {
+    return this.#last;
+  }
+
+  /** The layout of the frame on the screen. */
+  get appliedLayout() {
+    return this.#applied;
+  }
+
+  /** @param {MediaStreamTrack | null} track the composed picture as received */
+  setPicture(track) {
+    this.#waiting = [];
+    this.#video.srcObject = track && new MediaStream([track]);
+    this.#video.play().catch(() => {
+      // Muted video starts by itself; if not now, then with the next gesture.
+    });
+  }
+
+  /** @param {MediaStreamTrack | null} track the own camera, null while it is off */
+  setOwnCamera(track) {
+    const now = /** @type {MediaStream | null} */ (this.#own.srcObject)?.getVideoTracks()[0] ?? null;
+    if (now !== track) this.#own.srcObject = track && new MediaStream([track]);
+    this.#own.hidden = track === null;
+    this.#showOwn();
+  }
+
+  /** @param {string} id */
+  setYou(id) {
+    this.#you = id;
+    this.#redraw();
+  }
+
+  /** @param {Map<string, Participant>} people */
+  setPeople(people) {
+    this.#people = people;
+    for (const [key, element] of this.#elements) this.#describe(key, element);
+    this.#showOwn();
+  }
+
+  /** @param {Set<string>} ids */
+  setSpeaking(ids) {
+    this.#speaking = ids;
+    for (const element of this.#elements.values()) {
+      element.toggleAttribute('data-speaking', ids.has(element.dataset.tileId ?? ''));
+    }
+  }
+
+  /** @param {Layout | null} layout as announced; it is shown with the frame that carries it */
+  announce(layout) {
+    if (!layout) return;
+    this.#last = layout;
+    if (!this.#countsFrames) {
+      this.#apply(layout);
+      return;
+    }
+    this.#waiting.push(layout);
+    clearTimeout(this.#frozen);
+    this.#frozen = setTimeout(() => this.#applyLast(), FROZEN_MS);
+  }
+
+  clear() {
+    clearTimeout(this.#frozen);
+    this.#waiting = [];
+    this.#applied = null;
+    this.#last = null;
+    this.#you = '';
+    this.#people = new Map();
+    this.#speaking = new Set();
+    this.#video.srcObject = null;
+    this.#own.srcObject = null;
+    this.#redraw();
+  }
+
+  #watchFrames() {
+    this.#video.requestVideoFrameCallback((_now, metadata) => {
+      this.#watchFrames();
+      if (this.#waiting.length === 0) return;
+      if (metadata.rtpTimestamp === undefined) {
+        this.#applyLast();
+        return;
+      }
+      const { due, waiting } = takeDue(this.#waiting, metadata.rtpTimestamp);
+      this.#waiting = waiting;
+      if (due) this.#apply(due);
+    });
+  }
+
+  #applyLast() {
+    const layout = this.#waiting.pop();
+    this.#waiting = [];
+    if (layout) this.#apply(layout);
+  }
+
+  #fitPicture() {
+    const { videoWidth, videoHeight } = this.#video;
+    if (!videoWidth || !videoHeight) return;
+    this.#picture.style.setProperty('--aspect', String(videoWidth / videoHeight));
+  }
+
+  /** @param {Layout} layout */
+  #apply(layout) {
+    if (this.#waiting.length === 0) clearTimeout(this.#frozen);
+    this.#applied = layout;
+    this.#redraw();
+  }
+
+  #redraw() {
+    const tiles = this.#applied?.tiles ?? [];
+    const canvas = this.#applied?.canvas ?? [1280, 720];
+    const keys = new Set(tiles.map(keyOf));
+    for (const [key, element] of this.#elements) {
+      if (keys.has(key)) continue;
+      element.remove();
+      this.#elements.delete(key);
+    }
+    for (const tile of tiles) {
+      const key = keyOf(tile);
+      let element = this.#elements.get(key);
+      if (!element) {
+        element = make('li', 'tile', make('span', 'visually-hidden'));
+        element.dataset.tileId = tile.id;
+        element.dataset.source = tile.source;
+        this.#elements.set(key, element);
+        // Never moved later: a video that is moved in the document stops playing.
+        this.#tiles.append(element);
+      }
+      Object.assign(element.style, placeTile(tile, canvas));
+      element.dataset.fit = tile.fit;
+      element.toggleAttribute('data-speaking', this.#speaking.has(tile.id));
+      this.#describe(key, element);
+    }
+    this.#showOwn();
+  }
+
+  /**
+   * @param {string} key
+   * @param {HTMLElement} element
+   */
+  #describe(key, element) {
+    const person = this.#people.get(element.dataset.tileId ?? '');
+    const words = [person?.name ?? ''];
+    if (element.dataset.tileId === this.#you) words.push(t('people.you'));
+    if (element.dataset.source === 'screen') words.push(t('people.screen'));
+    if (person?.muted) words.push(t('people.muted'));
+    if (person && !person.camera && element.dataset.source === 'camera') words.push(t('people.camera_off'));
+    if (person?.hand) words.push(t('people.hand'));
+    const text = words.filter(Boolean).join(', ');
+    const label = /** @type {HTMLElement} */ (element.firstElementChild);
+    if (label.textContent !== text) label.textContent = text;
+    if (this.#elements.get(key) === element) element.title = person?.name ?? '';
+  }
+
+  /** Lays the own camera, or the own avatar while it is off, over the own tile. */
+  #showOwn() {
+    const element = this.#you ? this.#elements.get(`camera:${this.#you}`) : undefined;
+    const me = this.#people.get(this.#you);
+    for (const [, other] of this.#elements) {
+      if (other !== element && other.id === 'own-tile') other.removeAttribute('id');
+    }
+    if (!element) {
+      this.#own.remove();
+      this.#ownCover.remove();
+      this.#ownPlate.remove();
+      return;
+    }
+    element.id = 'own-tile';
+    element.removeAttribute('title');
+    const name = me?.name ?? '';
+    this.#ownCover.hidden = !this.#own.hidden;
+    if (this.#ownCover.dataset.name !== name) {
+      this.#ownCover.dataset.name = name;
+      this.#ownCover.replaceChildren(avatar(name, this.#you));
+    }
+    const marks = [];
+    if (me?.muted) marks.push(icon('mic-off'));
+    if (me?.hand) marks.push(icon('hand'));
+    this.#ownPlate.setAttribute('aria-hidden', 'true');
+    this.#ownPlate.replaceChildren(...marks, make('bdi', 'plate-name', name));
+    if (this.#own.parentNode !== element) {
+      element.append(this.#own, this.#ownCover, this.#ownPlate);
+      // A video that was moved in the document has stopped.
+      this.#own.play().catch(() => {});
+    }
+  }
+}
+
+/** @param {Tile} tile */
+function keyOf(tile) {
+  return `${tile.source}:${tile.id}`;
+}

@@ -1,0 +1,78 @@
+// @ts-check
+/**
+ * Every word the page says comes from /static/text/{language}.json: flat keys, `{name}` for what
+ * is put in. English is complete; another language may leave keys out.
+ */
+
+/** Languages that have a file; the first is the fallback. */
+const LANGUAGES = ['en'];
+
+/** @type {Record<string, string>} */
+let words = {};
+
+/** @param {readonly string[]} wanted the person's languages, best first */
+export function chooseLanguage(wanted) {
+  for (const tag of wanted) {
+    const language = tag.toLowerCase().split('-')[0];
+    if (LANGUAGES.includes(language)) return language;
+  }
+  return LANGUAGES[0];
+}
+
+/** @param {string} language */
+export async function loadText(language) {
+  const wanted = language === LANGUAGES[0] ? [language] : [LANGUAGES[0], language];
+  const files = await Promise.all(
+    wanted.map(async (name) => {
+      const answer = await fetch(`/static/text/${name}.json`);
+      return answer.ok ? answer.json() : {};
+    }),
+  );
+  words = Object.assign({}, ...files);
+}
+
+/**
+ * @param {string} key
+ * @param {Record<string, string | number>} [values]
+ */
+export function t(key, values = {}) {
+  const text = words[key] ?? key;
+  return text.replace(/\{(\w+)\}/g, (all, name) => String(values[name] ?? all));
+}
+
+/** @param {string} key */
+export function hasText(key) {
+  return key in words;
+}
+
+/**
+ * Writes the words into a page's fixed elements: `data-text` is the content, `data-label` the
+ * accessible name and tooltip, `data-placeholder` an input's hint.
+ *
+ * @param {ParentNode} root
+ */
+export function fillText(root) {
+  for (const element of root.querySelectorAll('[data-text]')) {
+    element.textContent = t(/** @type {HTMLElement} */ (element).dataset.text ?? '');
+  }
+  for (const element of root.querySelectorAll('[data-label]')) {
+    setLabel(/** @type {HTMLElement} */ (element), /** @type {HTMLElement} */ (element).dataset.label ?? '');
+  }
+  for (const element of root.querySelectorAll('[data-placeholder]')) {
+    const input = /** @type {HTMLInputElement} */ (element);
+    input.placeholder = t(input.dataset.placeholder ?? '');
+  }
+}
+
+/**
+ * @param {HTMLElement} element
+ * @param {string} key
+ */
+export function setLabel(element, key) {
+  const label = t(key);
+  element.setAttribute('aria-label', label);
+  const shortcut = element.getAttribute('aria-keyshortcuts');
+  if (element instanceof HTMLButtonElement) {
+    element.title = shortcut ? `${label} (${shortcut.toUpperCase()})` : label;
+  }
+}
