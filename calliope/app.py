@@ -85,7 +85,7 @@ class Server:
         self.config = config
         self.metrics = Metrics()
         self._clock = clock or SystemClock()
-        self._labels = GlyphAtlas()
+        self._labels = GlyphAtlas(self.metrics)
         self._runner: web.AppRunner | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._tls: ssl.SSLContext | None = None

@@ -56,7 +56,7 @@ class AudioMixing(Mixing, Protocol):
 
 
 AudioDeliver: TypeAlias = Callable[
-    [EncodedAudio | None, Mapping[str, EncodedAudio], frozenset[str]], None
+    [EncodedAudio | None, Mapping[str, EncodedAudio | None], frozenset[str]], None
 ]
 
 
@@ -444,7 +444,7 @@ class Room:
     def _deliver_audio(
         self,
         shared: EncodedAudio | None,
-        own: Mapping[str, EncodedAudio],
+        own: Mapping[str, EncodedAudio | None],
         speaking: Iterable[str],
     ) -> None:
         for member in self.members:

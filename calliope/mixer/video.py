@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -24,7 +24,7 @@ SETTLE_TICKS = 15
 """How long an unchanged picture goes on being encoded, so that the encoder can sharpen it."""
 WARNING_SPACING_NS = 10 * NS_PER_S
 
-LayoutFunction: TypeAlias = Callable[[tuple[Person, ...], tuple[int, int]], tuple[Tile, ...]]
+LayoutFunction: TypeAlias = Callable[[Sequence[Person], tuple[int, int]], tuple[Tile, ...]]
 
 
 class _View:
