@@ -64,6 +64,7 @@ _WORD_AT = 64
 _OVERWRITTEN_AT = 128
 _SLOT_HEADERS_AT = 192
 _SLOTS_AT = _PAGE
+_WORD_INDEX, _OVERWRITTEN_INDEX = _WORD_AT // 8, _OVERWRITTEN_AT // 8  # as int64s
 
 _LATEST = 0xFF
 _CLAIMED_SHIFT = 8
@@ -276,12 +277,12 @@ class FrameRing:
         Its planes are C-contiguous views into the slot, which is claimed until the next call.
         """
         # Only a hint, so a plain read will do: an old word gives the frame it gave before.
-        if self._words[_WORD_AT >> 3] == self._seen:
+        if self._words[_WORD_INDEX] == self._seen:
             return self._frame
         word = self._seen = claim_latest(self._base)
         if word & _LATEST:
             slot = (word & _LATEST) - 1
-            at = (_SLOT_HEADERS_AT + slot * _LINE) >> 3
+            at = (_SLOT_HEADERS_AT + slot * _LINE) // 8
             y, u, v = self._planes(slot, self._words[at], self._words[at + 1])
             self._frame = Frame(y, u, v, self._words[at + 2], self._words[at + 3])
         return self._frame
@@ -322,12 +323,12 @@ class FrameRing:
     @property
     def written(self) -> int:
         """Frames published since the ring was laid out."""
-        return self._words[_WORD_AT >> 3] >> _SERIAL_SHIFT
+        return self._words[_WORD_INDEX] >> _SERIAL_SHIFT
 
     @property
     def overwritten(self) -> int:
         """Frames that were replaced by a newer one before the reader had claimed them."""
-        return self._words[_OVERWRITTEN_AT >> 3]
+        return self._words[_OVERWRITTEN_INDEX]
 
 
 def _slot_bytes(max_pixels: int) -> int:

@@ -27,17 +27,14 @@ _yield_core: Any = types.ExternalFunction("sched_yield", types.int32())
 
 
 @kernel
-def _frame_width(serial: int) -> int:
-    return 1 + serial * 7 % 24
+def shape(serial: int) -> tuple[int, int]:
+    """Height and width of frame ``serial``."""
+    return 1 + serial * 5 % 16, 1 + serial * 7 % 24
 
 
 @kernel
-def _frame_height(serial: int) -> int:
-    return 1 + serial * 5 % 16
-
-
-@kernel
-def _plane_value(serial: int, plane: int) -> int:
+def plane_value(serial: int, plane: int) -> int:
+    """What every byte of plane 0, 1 or 2 of frame ``serial`` is."""
     return (serial * (2 * plane + 1) + (serial >> 8)) & 0xFF
 
 
@@ -58,13 +55,13 @@ def write_frames(
     serial = load_acquire(base + _WORD_AT) >> 17
     while not load_acquire(stop):
         serial += 1
-        width, height = _frame_width(serial), _frame_height(serial)
+        height, width = shape(serial)
         y_part = y[:height, :width]
         u_part = u[: (height + 1) // 2, : (width + 1) // 2]
         v_part = v[: (height + 1) // 2, : (width + 1) // 2]
-        y_part[:] = _plane_value(serial, 0)
-        u_part[:] = _plane_value(serial, 1)
-        v_part[:] = _plane_value(serial, 2)
+        y_part[:] = plane_value(serial, 0)
+        u_part[:] = plane_value(serial, 1)
+        v_part[:] = plane_value(serial, 2)
         write_frame(base, slots, slot_bytes, y_part, u_part, v_part, serial * 1000)
         state = _random(state)
         if state & 3 == 0:
@@ -76,7 +73,7 @@ def write_frames(
 def _holds_one_frame(base: int, slot_bytes: int, slot: int, serial: int, memory: Plane) -> bool:
     """Whether slot ``slot`` (from 0) of ``memory`` is frame ``serial`` in every byte."""
     header = base + _SLOT_HEADERS_AT + slot * _LINE
-    width, height = _frame_width(serial), _frame_height(serial)
+    height, width = shape(serial)
     if load_acquire(header) != width or load_acquire(header + 8) != height:
         return False
     if load_acquire(header + 16) != serial or load_acquire(header + 24) != serial * 1000:
@@ -84,7 +81,7 @@ def _holds_one_frame(base: int, slot_bytes: int, slot: int, serial: int, memory:
     at = _SLOTS_AT + slot * slot_bytes
     size = width * height
     for plane in range(3):
-        value = _plane_value(serial, plane)
+        value = plane_value(serial, plane)
         for i in range(at, at + size):
             if memory[i] != value:
                 return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -372,6 +373,23 @@ def writer_process() -> Iterator[FrameRing]:
             writer.join()
             ring.close()
         assert writer.exitcode == 0
+
+
+def test_frames_taken_by_latest_are_whole_while_another_thread_writes() -> None:
+    seen = last = 0
+    with writer_thread() as ring:
+        while seen < 20_000:
+            frame = ring.latest()
+            if frame is None or frame.serial == last:
+                os.sched_yield()
+                continue
+            assert frame.serial > last
+            last = frame.serial
+            seen += 1
+            assert (frame.y.shape, frame.arrived_ns) == (ring_stress.shape(last), last * 1000)
+            for plane, pixels in enumerate((frame.y, frame.u, frame.v)):
+                value = ring_stress.plane_value(last, plane)
+                assert pixels.min() == pixels.max() == value
 
 
 def hunt_torn_frames(
