@@ -86,6 +86,8 @@ class IceConnection(aioice.ice.Connection):
         self.settings = settings
         self.on_media: Callable[[bytes], None] = lambda _data: None
         self.rtt_ms: float | None = None
+        self.expired = False
+        """The connection was closed because the peer gave no consent any more."""
         self._now = asyncio.get_running_loop().time
         self._heard_s = self._now()
 
@@ -166,6 +168,7 @@ class IceConnection(aioice.ice.Connection):
                 or self._now() - consent_s > self.EXPIRY_S
             ):
                 self._query_consent_task = None
+                self.expired = True
                 await self.close()
                 return
 

@@ -383,6 +383,16 @@ class PeerConnection(RTCPeerConnection):
         self._settings = settings
         self._profiles: dict[str, str] = {}
 
+    @property
+    def peer_vanished(self) -> bool:
+        """Whether it ended because the peer fell silent, rather than said goodbye.
+
+        ``connectionState`` cannot tell: whether it turns "failed" or at once "closed" then hangs
+        on which of aiortc's tasks wakes first.
+        """
+        transports = getattr(cast(Any, self), _PC + "iceTransports")
+        return any(cast(IceConnection, ice._connection).expired for ice in transports)
+
     async def setRemoteDescription(self, sessionDescription: RTCSessionDescription) -> None:
         text, self._profiles = _hide_h264_profiles(sessionDescription.sdp)
         await super().setRemoteDescription(RTCSessionDescription(text, sessionDescription.type))
