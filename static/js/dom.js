@@ -67,8 +67,28 @@ function firstLetter(word) {
   return segment?.segment ?? '';
 }
 
+/** The colours of the discs in the composed picture (calliope/mixer/theme.py). */
+const DISCS = [
+  '#5b6b8c', '#4f7a6b', '#8a5a5a', '#7a6396', '#94703f',
+  '#3f7f8c', '#8c5579', '#66753f', '#5560a0', '#9a5f45',
+];
+
 /**
- * A disc with initials, of a colour that stays a person's own.
+ * CRC-32 (ISO 3309) of a text's UTF-8 bytes: what the server picks a disc's colour by.
+ *
+ * @param {string} text
+ */
+export function crc32(text) {
+  let crc = 0xffffffff;
+  for (const byte of new TextEncoder().encode(text)) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return (crc ^ 0xffffffff) >>> 0;
+}
+
+/**
+ * A disc with initials, of the colour that the server gives this person too.
  *
  * @param {string} name
  * @param {string} id
@@ -76,9 +96,7 @@ function firstLetter(word) {
 export function avatar(name, id) {
   const disc = make('span', 'avatar', initials(name));
   disc.setAttribute('aria-hidden', 'true');
-  let hash = 7;
-  for (const character of id + name) hash = (hash * 31 + (character.codePointAt(0) ?? 0)) >>> 0;
-  disc.style.setProperty('--hue', String((hash % 12) * 30));
+  disc.style.backgroundColor = DISCS[crc32(id) % DISCS.length];
   return disc;
 }
 

@@ -11,6 +11,8 @@
 const VIDEO_CLOCK_HZ = 90_000;
 /** A layout that claims to begin later than this is one whose clock has wrapped: it holds now. */
 const HORIZON_S = 30;
+/** Timestamps may be rounded on their way through other clocks; frames are thousands apart. */
+const SLACK = 90;
 
 /**
  * Does `layout` hold for the frame with this RTP timestamp? Both count modulo 2^32.
@@ -20,7 +22,7 @@ const HORIZON_S = 30;
  */
 export function isDue(pts, rtpTimestamp) {
   const ahead = (pts - rtpTimestamp) | 0;
-  return ahead <= 0 || ahead > HORIZON_S * VIDEO_CLOCK_HZ;
+  return ahead <= SLACK || ahead > HORIZON_S * VIDEO_CLOCK_HZ;
 }
 
 /**
@@ -52,6 +54,27 @@ export function placeTile(tile, [width, height]) {
     width: `${(tile.w / width) * 100}%`,
     height: `${(tile.h / height) * 100}%`,
   };
+}
+
+/**
+ * The sizes that the server draws a tile's name and marks with (calliope/mixer/overlay.py), in
+ * canvas pixels, so that what the page draws again over the own tile looks the same.
+ *
+ * @param {Tile} tile
+ */
+export function measureMarks(tile) {
+  const text = even(Math.min(Math.max(11 + tile.h * 0.05, 12), 36));
+  return {
+    text,
+    margin: Math.max(4, even(text * 0.3)),
+    border: tile.h < 300 ? 2 : 4,
+    disc: even(Math.min(tile.w, tile.h) * 0.46),
+  };
+}
+
+/** @param {number} value */
+function even(value) {
+  return Math.floor(value / 2) * 2;
 }
 
 /**

@@ -5,7 +5,7 @@
  */
 
 import { avatar, icon, make } from './dom.js';
-import { placeTile, takeDue } from './layout.js';
+import { measureMarks, placeTile, takeDue } from './layout.js';
 import { t } from './text.js';
 
 /** @typedef {import('./layout.js').Layout} Layout */
@@ -36,6 +36,7 @@ export class Stage {
   #own;
   #ownCover = make('span', 'own-cover');
   #ownPlate = make('span', 'plate');
+  #ownHand = make('span', 'hand-mark', icon('hand'));
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #frozen = undefined;
   #countsFrames;
@@ -179,6 +180,7 @@ export class Stage {
       element.remove();
       this.#elements.delete(key);
     }
+    this.#tiles.style.setProperty('--canvas', String(canvas[0]));
     for (const tile of tiles) {
       const key = keyOf(tile);
       let element = this.#elements.get(key);
@@ -191,6 +193,9 @@ export class Stage {
         this.#tiles.append(element);
       }
       Object.assign(element.style, placeTile(tile, canvas));
+      for (const [name, size] of Object.entries(measureMarks(tile))) {
+        element.style.setProperty(`--${name}`, String(size));
+      }
       element.dataset.fit = tile.fit;
       element.toggleAttribute('data-speaking', this.#speaking.has(tile.id));
       this.#describe(key, element);
@@ -227,6 +232,7 @@ export class Stage {
       this.#own.remove();
       this.#ownCover.remove();
       this.#ownPlate.remove();
+      this.#ownHand.remove();
       return;
     }
     element.id = 'own-tile';
@@ -237,13 +243,12 @@ export class Stage {
       this.#ownCover.dataset.name = name;
       this.#ownCover.replaceChildren(avatar(name, this.#you));
     }
-    const marks = [];
-    if (me?.muted) marks.push(icon('mic-off'));
-    if (me?.hand) marks.push(icon('hand'));
+    this.#ownHand.hidden = !me?.hand;
     this.#ownPlate.setAttribute('aria-hidden', 'true');
-    this.#ownPlate.replaceChildren(...marks, make('bdi', 'plate-name', name));
+    this.#ownPlate.replaceChildren(make('bdi', 'plate-name', name));
+    if (me?.muted) this.#ownPlate.prepend(icon('mic-off'));
     if (this.#own.parentNode !== element) {
-      element.append(this.#own, this.#ownCover, this.#ownPlate);
+      element.append(this.#own, this.#ownCover, this.#ownPlate, this.#ownHand);
       // A video that was moved in the document has stopped.
       this.#own.play().catch(() => {});
     }
