@@ -1,0 +1,76 @@
+# Calliope. "make run" serves, "make test" tests; "make help" lists the rest.
+# ARGS goes to what is run: make run ARGS="--server-tls self-signed"; make test ARGS="tests/test_ring.py"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run demo test bench lint format types wheel lock clean
+
+ARGS ?=
+PY := .venv/bin/python
+READY := .venv/ready-to-run
+TEST_READY := .venv/ready-to-test
+
+# libfribidi0 lets names in Arabic, Hebrew and Devanagari take their shape.
+RUN_PACKAGES := libfribidi0
+TEST_PACKAGES := libfribidi0 chromium ffmpeg fonts-dejavu-core fonts-noto-core fonts-noto-cjk
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+run: $(READY) ## serve on http://0.0.0.0:8050
+	@.ci/need $(RUN_PACKAGES) || echo "Going on without: some scripts are drawn unshaped." >&2
+	@exec $(PY) -m calliope serve $(ARGS)
+
+demo: $(READY) ## serve, with eight synthetic participants in the room "demo"
+	@.ci/demo $(ARGS)
+
+test: $(TEST_READY) ## run every test
+	@.ci/need $(TEST_PACKAGES)
+	@$(PY) -m pytest $(ARGS)
+
+bench: $(TEST_READY) ## run every benchmark; results also in artefacts/bench.json
+	@mkdir -p artefacts
+	@$(PY) -m pytest bench -o python_files='bench_*.py' --benchmark-sort=name \
+	    --benchmark-columns=min,median,stddev,rounds --benchmark-json=artefacts/bench.json $(ARGS)
+
+lint: $(TEST_READY) ## check style and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: $(TEST_READY) ## format
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+types: $(TEST_READY) ## check types
+	@$(PY) -m mypy
+
+wheel: $(TEST_READY) ## build dist/calliope-*.whl
+	@rm -rf build
+	@$(PY) -m build --wheel --no-isolation
+
+lock: $(TEST_READY) ## pin the newest versions that requirements*.in allow
+	@$(PY) -m venv build/lock
+	@build/lock/bin/pip install --quiet uv
+	@for name in requirements requirements-test; do \
+	    { echo "# Made by 'make lock' from $$name.in: exact versions for Python 3.11 to 3.13," \
+	           "with the hash of every file."; \
+	      build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+	          --fork-strategy fewest --generate-hashes --no-annotate --no-header \
+	          --no-emit-index-url $$name.in; } > $$name.txt.new; \
+	    mv $$name.txt.new $$name.txt; \
+	done
+
+clean: ## delete everything that was made here
+	@rm -rf .venv build dist *.egg-info artefacts .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find calliope tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+# Touched last: an installation that was cut short is taken up again. The lock for tests holds the
+# server's too.
+$(READY): requirements.txt
+	@.ci/venv requirements.txt
+	@touch $@
+
+$(TEST_READY): requirements.txt requirements-test.txt
+	@.ci/venv requirements-test.txt
+	@touch $@ $(READY)
