@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any, TypeAlias, cast
 
@@ -345,6 +346,13 @@ def test_what_is_no_ring_is_refused() -> None:
 # A million frames
 
 
+def await_first_frame(ring: FrameRing, writer: threading.Thread | BaseProcess) -> None:
+    """A fresh process has modules to import and kernels to load first."""
+    while not ring.written:
+        assert writer.is_alive()
+        writer.join(0.01)
+
+
 @contextmanager
 def writer_thread() -> Iterator[FrameRing]:
     size = FrameRing.bytes_needed(ring_stress.MAX_PIXELS) + 64
@@ -352,6 +360,7 @@ def writer_thread() -> Iterator[FrameRing]:
     writer = threading.Thread(target=ring_stress.write_until_stopped, args=(ring,))
     writer.start()
     try:
+        await_first_frame(ring, writer)
         yield ring
     finally:
         ring_stress.stop(ring_stress.stop_address(ring))
@@ -367,6 +376,7 @@ def writer_process() -> Iterator[FrameRing]:
         )
         writer.start()
         try:
+            await_first_frame(ring, writer)
             yield ring
         finally:
             ring_stress.stop(ring_stress.stop_address(ring))
@@ -378,7 +388,7 @@ def writer_process() -> Iterator[FrameRing]:
 def test_frames_taken_by_latest_are_whole_while_another_thread_writes() -> None:
     seen = last = 0
     with writer_thread() as ring:
-        while seen < 20_000:
+        while seen < 2_000:
             frame = ring.latest()
             if frame is None or frame.serial == last:
                 os.sched_yield()
