@@ -58,7 +58,7 @@ class _Missing:
 
 
 class JitterBuffer:
-    """One stream's buffer, bounded by ``capacity`` packets.
+    """One stream's buffer, bounded: it spans at most ``capacity`` sequence numbers.
 
     ``waiting`` says that the buffer drops everything until a keyframe begins: its owner asks the
     sender for one. ``dropped`` counts packets by reason.
@@ -66,6 +66,7 @@ class JitterBuffer:
 
     def __init__(self, capacity: int = 1024) -> None:
         self._capacity = capacity
+        self._window = min(MAX_GAP, capacity // 2)  # what is kept while no keyframe has begun
         self._held: dict[int, _Held] = {}
         self._missing: dict[int, _Missing] = {}
         self._highest: int | None = None
@@ -115,12 +116,19 @@ class JitterBuffer:
         if extended in self._held:
             self.dropped["duplicate"] += 1
             return []
-        if not self.waiting and extended < self._head and not self._overtaken(timestamp, key_start):
+        oldest = self._newest - self._window
+        if self.waiting:
+            self._forget_before(oldest)
+        elif self._newest - self._head >= self._capacity:
+            self._give_up(oldest, "overflow", now_ns)
+        if self.waiting:
+            late = extended < oldest
+        else:
+            late = extended < self._head and not self._overtaken(extended, timestamp, key_start)
+        if late:
             self.dropped["late"] += 1
             return []
         self._missing.pop(extended, None)
-        if len(self._held) >= self._capacity or len(self._missing) > 2 * MAX_GAP:
-            self._give_up(extended, "overflow")
         self._held[extended] = _Held(timestamp, marker, part, key_start, now_ns)
         if self.waiting or extended < self._head:
             if not key_start:
@@ -191,11 +199,23 @@ class JitterBuffer:
             self._highest = extended
         return extended
 
-    def _overtaken(self, timestamp: int, key_start: bool) -> bool:
+    @property
+    def _newest(self) -> int:
+        """The highest extended sequence number so far."""
+        assert self._highest is not None
+        return self._highest
+
+    def _overtaken(self, extended: int, timestamp: int, key_start: bool) -> bool:
         """Whether a packet before the head still belongs to it: parameter sets that were
         overtaken by the keyframe they are for."""
         head = self._held.get(self._head)
-        return key_start and not self._released and head is not None and head.timestamp == timestamp
+        return (
+            key_start
+            and not self._released
+            and extended > max(self._head - 16, self._newest - self._capacity)
+            and head is not None
+            and head.timestamp == timestamp
+        )
 
     def _start_at(self, extended: int, now_ns: int) -> None:
         """Go on with the keyframe that begins at this held packet."""
@@ -203,8 +223,7 @@ class JitterBuffer:
         self.waiting = False
         self._released = False
         self._head = self._scan = extended
-        assert self._highest is not None
-        for later in range(extended + 1, self._highest + 1):
+        for later in range(extended + 1, self._newest + 1):
             if later not in self._held and later not in self._missing:
                 self._missing[later] = _Missing(now_ns, now_ns)
 
