@@ -313,6 +313,7 @@ class Voice:
             missing += -missing % GRAIN_SAMPLES
             if not self._waiting:
                 self._make_up(missing, None)
+                self._made += missing
                 self._hungry += missing
                 continue
             chunk = self._waiting[0]
@@ -322,30 +323,32 @@ class Voice:
                 self._head -= self._stretch
                 hole += self._stretch
                 self._stretch = 0
-            if hole > missing:
-                self._make_up(missing, None)
-                self._hungry = 0
-            elif hole >= GRAIN_SAMPLES:
-                self._make_up(hole - hole % GRAIN_SAMPLES, chunk.data)
+            if hole >= GRAIN_SAMPLES:
+                last = hole <= missing
+                missing = hole - hole % GRAIN_SAMPLES if last else missing
+                self._make_up(missing, chunk.data if last else None)
+                self._made += missing
                 self._hungry = 0
             else:
                 self._decode(self._waiting.pop(0))
 
     def _decode(self, chunk: _Chunk) -> None:
+        self._play(chunk)
         into = self._pcm[self._filled :]
         try:
-            samples = self._decoder.decode(chunk.data, into)
+            # A DTX packet decodes to an echo of what was before it: that fades out instead.
+            samples = 0 if self._pausing else self._decoder.decode(chunk.data, into)
         except OpusError:
             self._dropped["garbage"].inc()
-            self._make_up(chunk.end - chunk.start, None)
-        else:
+            samples = 0
+        if samples:
             if self._gain < 1.0:
-                rise = min(_RISE, samples)
-                _ramp(into[:rise], self._gain, 1.0)
+                _ramp(into[: min(_RISE, samples)], self._gain, 1.0)
                 self._gain = 1.0
             self._filled += samples
             self._made_up = 0
-        self._play(chunk)
+        else:
+            self._make_up(chunk.end - chunk.start, None)
         self._head = self._made - self._filled
 
     def _make_up(self, samples: int, following: bytes | None) -> None:
@@ -366,7 +369,6 @@ class Voice:
             self._gain = end
         self._made_up += samples
         self._filled += samples
-        self._made += samples
 
     def _consume(self, samples: int) -> None:
         """Move head on over samples that were given out."""
