@@ -32,6 +32,7 @@ from aiortc.rtp import (
     unpack_remb_fci,
 )
 
+from calliope.clock import NS_PER_S
 from calliope.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, EncodedAudio, EncodedFrame
 from calliope.metrics import Metrics
 from calliope.transport.aiortc_seams import MediaSender
@@ -46,11 +47,11 @@ HISTORY_PACKETS = 1024
 """Sent packets kept for retransmission: several keyframes."""
 RESENDS_MAX = 5
 """How often one packet is sent again."""
-RESEND_GAP_S = 0.02
+RESEND_GAP_NS = 20_000_000
 """A packet asked for twice within this is sent again once: the requests crossed."""
 RESEND_BUDGET = 200
 """Packets sent again to one viewer in one second, at most: NACKs cannot make us a flood."""
-KEYFRAME_RETRY_S = 0.5
+KEYFRAME_RETRY_NS = 500_000_000
 REPORT_S = 1.0
 _LOSS_WEIGHT = 0.3
 _RTT_WEIGHT = 0.2
@@ -179,7 +180,7 @@ class _Extensions:
 class _Sent:
     """A packet kept for retransmission; the payload is shared with all viewers."""
 
-    __slots__ = ("marker", "payload", "resends", "resent_s", "sequence", "timestamp")
+    __slots__ = ("marker", "payload", "resends", "resent_ns", "sequence", "timestamp")
 
     def __init__(self, sequence: int, timestamp: int, marker: bool, payload: bytes) -> None:
         self.sequence = sequence
@@ -187,7 +188,7 @@ class _Sent:
         self.marker = marker
         self.payload = payload
         self.resends = 0
-        self.resent_s = 0.0
+        self.resent_ns = 0
 
 
 class VideoOut:
@@ -206,12 +207,12 @@ class VideoOut:
         self._at = 0  # next payload of the frame at the head of the queue
         self._timer: asyncio.TimerHandle | None = None
         self._awaits_keyframe = True
-        self._asked_s = float("-inf")
+        self._asked_ns: int | None = None
         self._extensions: _Extensions | None = None
         self._history: list[_Sent | None] = [None] * HISTORY_PACKETS
         self._rtx_sequence = random.getrandbits(15)
         self._resend_allowance = float(RESEND_BUDGET)
-        self._resend_s = 0.0
+        self._resend_ns = 0
         self._closed = False
 
     @property
@@ -306,9 +307,9 @@ class VideoOut:
         )
 
     def _ask_keyframe(self) -> None:
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._asked_s >= KEYFRAME_RETRY_S:
-            self._asked_s = now_s
+        now_ns = self._sender.timeline.now_ns()
+        if self._asked_ns is None or now_ns - self._asked_ns >= KEYFRAME_RETRY_NS:
+            self._asked_ns = now_ns
             self._request()
 
     def _drop(self, why: str, count: int) -> None:
@@ -373,18 +374,17 @@ class VideoOut:
         """The packets asked for that may be sent again now (RFC 4588 where negotiated)."""
         sender, extensions = self._sender, self._extensions
         assert extensions is not None
-        now_s = asyncio.get_running_loop().time()
-        self._resend_allowance = min(
-            RESEND_BUDGET, self._resend_allowance + (now_s - self._resend_s) * RESEND_BUDGET
-        )
-        self._resend_s = now_s
+        now_ns = sender.timeline.now_ns()
+        earned = (now_ns - self._resend_ns) * RESEND_BUDGET / NS_PER_S
+        self._resend_allowance = min(RESEND_BUDGET, self._resend_allowance + earned)
+        self._resend_ns = now_ns
         block = extensions.write(sender.timeline.ntp_now())
         for sequence in lost:
             sent = self._history[(sequence & 0xFFFF) % HISTORY_PACKETS]
             if sent is None or sent.sequence != sequence & 0xFFFF:
                 self._drop("resend_gone", 1)
                 continue
-            if sent.resends >= RESENDS_MAX or now_s - sent.resent_s < RESEND_GAP_S:
+            if sent.resends >= RESENDS_MAX or now_ns - sent.resent_ns < RESEND_GAP_NS:
                 self._drop("resend_limit", 1)
                 continue
             if self._resend_allowance < 1:
@@ -392,7 +392,7 @@ class VideoOut:
                 return
             self._resend_allowance -= 1
             sent.resends += 1
-            sent.resent_s = now_s
+            sent.resent_ns = now_ns
             marker = 0x80 if sent.marker else 0
             if sender.rtx_payload_type is None:
                 kind, number, ssrc = sender.payload_type, sent.sequence, sender.ssrc

@@ -22,6 +22,10 @@ class Timeline:
         self._unix_offset_ns = clock.unix_ms() * 1_000_000 - clock.now_ns()
         self._start_ns: int | None = None
 
+    def now_ns(self) -> int:
+        """The session's clock."""
+        return self._clock.now_ns()
+
     def anchor(self, pts: int, clock_hz: int) -> None:
         """Say that media of time ``pts`` is sent now; only the first call counts."""
         if self._start_ns is None:
