@@ -51,6 +51,10 @@ _PAGE_HEADERS = {
     # the browser keeps a copy and asks each time whether it is still good (ETag)
     "Cache-Control": "no-cache",
 }
+_NO_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>No such page</title>
+<p>There is no such page. A room's name has only letters a-z, digits, "-" and "_".
+<a href="/">Start a call</a></html>
+"""
 _COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _CORS_METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
 _CORS_REQUEST_HEADERS = f"Authorization, Content-Type, If-Match, {SESSION_HEADER}"
@@ -83,7 +87,7 @@ class _Site:
         self._metrics = metrics
         self._origins = frozenset(config.server.allowed_origins)
         self._offer_bytes = config.limits.offer_bytes
-        self._static_dir = static_dir
+        self._static_dir = static_dir.resolve()
         if not (static_dir / "index.html").is_file():
             raise ConfigError(f"The page is missing: there is no {static_dir / 'index.html'}.")
 
@@ -101,7 +105,7 @@ class _Site:
         route.add_options("/api/ice", self._options)
         route.add_get("/healthz", self._healthz, name="health")
         route.add_get("/metrics", self._get_metrics, name="metrics")
-        route.add_static("/static", self._static_dir, name="static")
+        route.add_get("/static/{path:.+}", self._static, name="static")
         route.add_get("/", self._page, name="start")
         route.add_get("/{room}", self._room_page, name="room")
         return app
@@ -198,6 +202,12 @@ class _Site:
     async def _page(self, _: web.Request) -> web.StreamResponse:
         return web.FileResponse(self._static_dir / "index.html")
 
+    async def _static(self, request: web.Request) -> web.StreamResponse:
+        path = (self._static_dir / request.match_info["path"]).resolve()
+        if not (path.is_relative_to(self._static_dir) and path.is_file()):
+            raise web.HTTPNotFound
+        return web.FileResponse(path)
+
     async def _room_page(self, request: web.Request) -> web.StreamResponse:
         raw = request.match_info["room"]
         try:
@@ -230,6 +240,8 @@ class _Site:
         except web.HTTPException as error:
             if error.status < 400:
                 raise
+            if error.status == 404 and "text/html" in request.headers.get(hdrs.ACCEPT, ""):
+                return web.Response(status=404, text=_NO_PAGE, content_type="text/html")
             response = from_status(error.status)
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]

@@ -11,7 +11,6 @@ from typing import Literal, cast
 
 from aiortc import (
     RTCDataChannel,
-    RTCPeerConnection,
     RTCRtpCodecCapability,
     RTCRtpReceiver,
     RTCSessionDescription,
@@ -26,7 +25,12 @@ from calliope.member import JoinRequest, Link, Member
 from calliope.metrics import Metrics
 from calliope.rooms import Rooms
 from calliope.transport import sdp
-from calliope.transport.aiortc_seams import MediaReceiver, MediaSender, new_peer_connection
+from calliope.transport.aiortc_seams import (
+    MediaReceiver,
+    MediaSender,
+    PeerConnection,
+    new_peer_connection,
+)
 from calliope.transport.fanout import AudioOut, VideoOut
 from calliope.transport.receiver import AudioIn, VideoIn
 
@@ -77,7 +81,7 @@ class Session:
         self._member: Member | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._channel: RTCDataChannel | None = None
-        self._pc: RTCPeerConnection | None = None
+        self._pc: PeerConnection | None = None
         self._video_in: VideoIn | None = None
         self._audio_in: AudioIn | None = None
         self._video_out = VideoOut(parts.metrics, self._request_keyframe)
@@ -109,13 +113,11 @@ class Session:
         )
 
     async def answer(self) -> str:
-        """Build the peer connection and answer the offer; no later than ``connect_s`` it is up.
+        """Build the peer connection and answer the offer; ``connect_s`` later it must be up.
 
         BadOffer where the library finds no way to answer, Unavailable without a UDP port.
         """
         config = self._parts.config
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(config.limits.connect_s, self._give_up)
         self._pc = pc = new_peer_connection(
             config.ice,
             host=config.server.host,
@@ -132,18 +134,20 @@ class Session:
         except ClientError:
             raise
         except Exception as error:  # the library raises what it likes about what it cannot do
-            if self.state == "ended":
-                raise Unavailable("The session ended.", retry_after_s=RETRY_AFTER_S) from None
             logger.info("An offer could not be answered: %s", error)
             raise BadOffer(
                 "The offer could not be answered; VP8 or H264 in packetization mode 1, and Opus, "
                 "over DTLS-SRTP are spoken here."
             ) from error
+        if self.state == "ended":  # the server stops, or the room ended it meanwhile
+            raise Unavailable("The session was ended; try again.", retry_after_s=RETRY_AFTER_S)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(config.limits.connect_s, self._give_up)
         return sdp.finish_answer(
             pc.localDescription.sdp, self._offer.sdp, config.ice.public_address
         )
 
-    def _add_transceivers(self, pc: RTCPeerConnection) -> None:
+    def _add_transceivers(self, pc: PeerConnection) -> None:
         """One for each media section, taking and giving what the offer allows."""
         audio, video = self._offer.audio, self._offer.video
         assert self._member is not None
@@ -238,10 +242,10 @@ class Session:
                 self._stop_timer()
                 assert self._member is not None
                 self._member.connected()
-            case "failed":  # nothing heard, or DTLS refused
+            case "failed":  # no way to the client, nothing heard any more, or DTLS refused
                 self._finish(lost=True)
-            case "closed":  # the other side said goodbye (DTLS close_notify)
-                self._finish(lost=False)
+            case "closed":  # the other side said goodbye (DTLS close_notify), or nothing any more
+                self._finish(lost=self._pc.peer_vanished)
 
     def _give_up(self) -> None:
         self._parts.metrics.drops.labels(queue="pending", why="timeout").inc()
@@ -259,7 +263,7 @@ class Session:
 
     def _lose_channel(self) -> None:
         self._channel = None
-        if self._member is not None:
+        if self._member is not None and self.state != "ended":
             self._member.channel_closed()
 
     def _request_keyframe(self) -> None:

@@ -121,7 +121,6 @@ def whip_ffmpeg(profile: str = "640028") -> str:
             "a=rtpmap:106 H264/90000",
             "a=rtcp-fb:106 nack",
             "a=rtcp-fb:106 nack pli",
-            "a=fmtp:106 level-asymmetry-allowed=1;packetization-mode=1;"
-            f"profile-level-id={profile}",
+            f"a=fmtp:106 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}",
         ],
     )

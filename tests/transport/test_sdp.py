@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calliope.errors import BadOffer, BadRequest, ClientError
+from calliope.errors import BadOffer, BadRequest
 from calliope.transport import sdp
 from calliope.transport.sdp import Flow
 from tests.transport.offers import (
@@ -142,8 +142,8 @@ def test_any_text_is_an_offer_or_a_bad_offer(text: str) -> None:
     for attempt in (text, "v=0\r\n" + text):
         try:
             sdp.parse_offer(attempt)
-        except ClientError as refusal:
-            assert isinstance(refusal, BadOffer)
+        except BadOffer:
+            continue
 
 
 @settings(max_examples=300, deadline=None)
@@ -240,8 +240,8 @@ def test_any_text_is_a_fragment_or_a_bad_request(text: str) -> None:
     for attempt in (text, "a=candidate:" + text):
         try:
             sdp.parse_fragment(attempt, mid="0")
-        except ClientError as refusal:
-            assert isinstance(refusal, BadRequest)
+        except BadRequest:
+            continue
 
 
 # -- answers ------------------------------------------------------------------------------------
