@@ -402,6 +402,30 @@ def test_frames_taken_by_latest_are_whole_while_another_thread_writes() -> None:
                 assert pixels.min() == pixels.max() == value
 
 
+def test_a_writer_killed_in_the_middle_leaves_a_ring_that_works() -> None:
+    with shared_block(FrameRing.bytes_needed(ring_stress.MAX_PIXELS) + 64) as block:
+        ring = FrameRing(ring_stress.MAX_PIXELS, buffer=block.buf)
+        writer = multiprocessing.get_context("spawn").Process(
+            target=ring_stress.write_into_shared_memory, args=(block.name,)
+        )
+        writer.start()
+        await_first_frame(ring, writer)
+        writer.kill()
+        writer.join()
+        last = ring.written
+        frame = ring.latest()
+        assert frame is not None
+        assert (frame.serial, frame.y.shape) == (last, ring_stress.shape(last))
+        assert set(frame.y.flat) == {ring_stress.plane_value(last, 0)}
+        successor = FrameRing.attach(ring_stress.buffer_of(block))
+        successor.write(*picture(9, 7), arrived_ns=0)
+        assert shows(ring.latest(), picture(9, 7))
+        assert ring.written == last + 1
+        del frame
+        successor.close()
+        ring.close()
+
+
 def hunt_torn_frames(
     writer: Callable[[], AbstractContextManager[FrameRing]], claim: Callable[[int], int]
 ) -> tuple[int, int]:
