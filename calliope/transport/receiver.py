@@ -301,8 +301,6 @@ class VideoIn:
                 self._drop(why, fresh)
         if self._buffer.waiting:
             self._ask_keyframe(now_ns)
-        else:
-            self._pli_ns = None if self._buffer.missing == 0 else self._pli_ns
         self._schedule()
 
     def _schedule(self) -> None:
