@@ -111,7 +111,9 @@ class IceConnection(aioice.ice.Connection):
         return any(c._network_host == host and c.port == port for c in self._remote_candidates)
 
     def data_received(self, data: bytes, component: int) -> None:
-        if self._queue.qsize() < _QUEUE_MAX:
+        if data[0] < 4:  # what claims to be STUN and is not comes back here
+            self.drop("malformed")
+        elif self._queue.qsize() < _QUEUE_MAX:
             super().data_received(data, component)
         else:
             self.drop("flood")

@@ -480,7 +480,7 @@ def new_peer_connection(
     """A peer connection for one session, to be made on the event loop.
 
     ``host`` is where HTTP listens, ``loss_s`` after how long a silent peer counts as gone: then
-    ``connectionState`` becomes "failed".
+    the connection ends and ``peer_vanished`` is True.
     """
 
     def drop(why: str) -> None:
