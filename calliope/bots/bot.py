@@ -77,6 +77,7 @@ class Bot:
         self._shrink = 1
         self._paused = False
         self._position = 0
+        self._played = 0
         self._camera = VideoOut(metrics, self._restart)
         self._microphone = Microphone()
         self._pc: PeerConnection | None = None
@@ -87,6 +88,11 @@ class Bot:
     @property
     def connected(self) -> bool:
         return self._connected.is_set() and not self.ended.is_set()
+
+    @property
+    def pictures_sent(self) -> int:
+        """How many frames of its loops it has played."""
+        return self._played
 
     # -- joining and leaving ----------------------------------------------------------------------
 
@@ -233,6 +239,7 @@ class Bot:
             )
             self._position = (self._position + 1) % len(loops[shrink])
             self._camera.push(frame)
+            self._played += 1
 
     async def _play_sound(self) -> None:
         beats = _Beats(self._clock, AUDIO_CLOCK_HZ, AUDIO_BLOCK_SAMPLES)

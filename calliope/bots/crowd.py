@@ -231,11 +231,10 @@ class _Crowd:
                 for bot in self._bots.values()
                 if bot.connected
             }
-            grown = [
-                (frames - before[bot][0], received - before[bot][1])
-                for bot, (frames, received) in counts.items()
-                if bot in before
-            ]
+            grown = []
+            for bot, (frames, received) in counts.items():
+                frames_before, received_before = before.get(bot, (0, 0))
+                grown.append((frames - frames_before, received - received_before))
             before = counts
             show(self._status(len(counts), grown, passed_s))
 

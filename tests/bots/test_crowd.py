@@ -1,0 +1,187 @@
+"""Many bots: in a real server's room, without a server, put out, stopped; and the command line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+from calliope import bots
+from calliope.app import Server
+from calliope.bots import Options, Report, crowd, run_bots
+from calliope.config import Config, LimitsConfig, MixerConfig, ServerConfig
+from calliope.names import clean_name
+from tests.bots.test_bot import call_tasks
+
+SMALL = {"fps": 10, "width": 128, "height": 72}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server(
+        Config(
+            server=ServerConfig(host="127.0.0.1", port=0),
+            mixer=MixerConfig(fps=10, width=320, height=180, renditions=("180p:200",)),
+            limits=LimitsConfig(room=3),
+        )
+    )
+    await server.start()
+    yield server
+    await server.stop()
+
+
+def _options(server: Server, **more: object) -> Options:
+    return Options(url=f"http://127.0.0.1:{server.port}", **SMALL, **more)  # type: ignore[arg-type]
+
+
+def test_the_bots_names_are_names_the_server_takes_in_many_scripts() -> None:
+    assert [clean_name(name) for name in crowd.NAMES] == list(crowd.NAMES)
+    first_letters = {name[0] for name in crowd.NAMES[:10]}
+    assert len(first_letters) == 10
+
+
+async def _run_until(options: Options, reached: str) -> tuple[Report, list[str]]:
+    """Run bots until a status line says ``reached`` and that all of them get pictures, then stop
+    them as Ctrl-C does."""
+    lines: list[str] = []
+
+    def show(line: str) -> None:
+        lines.append(line)
+        if f"{reached} connected, receiving" in line and "least 0.0" not in line:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    async with asyncio.timeout(60):
+        return await run_bots(options, show=show), lines
+
+
+async def test_participants_and_audience_fill_a_room_of_the_real_server(server: Server) -> None:
+    report, lines = await _run_until(_options(server, count=2, audience=2), "4 of 4")
+    assert report.joined == 4
+    assert report.failures == ()
+    assert [bot.name for bot in report.bots] == [*crowd.NAMES[:2], "Audience 1", "Audience 2"]
+    for bot in report.bots:
+        assert bot.joined_s is not None
+        assert bot.joined_s < 15
+        assert bot.fps > 0
+        assert bot.kbps > 0
+        assert bot.sound_packets > 0
+    assert "pictures a second" in lines[-1]
+
+
+async def test_when_the_bots_have_left_nothing_stays_behind(server: Server) -> None:
+    await _run_until(_options(server, count=2), "2 of 2")
+    async with asyncio.timeout(20):
+        # what is waited for has no event of its own
+        while server.sessions.count or call_tasks():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    gc.collect()
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("bot-recorder")]
+
+
+async def test_a_full_room_is_told_and_the_others_stay(server: Server) -> None:
+    report, _ = await _run_until(_options(server, count=4), "3 of 4")
+    assert report.joined == 3
+
+
+async def test_a_bot_that_is_put_out_comes_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowd, "_REJOIN_S", 0.1)
+    put_out = False
+    lines: list[str] = []
+
+    def show(line: str) -> None:
+        nonlocal put_out
+        lines.append(line)
+        if not put_out and "1 of 1 connected, receiving" in line:
+            put_out = True
+            for session in list(server.sessions._by_secret.values()):
+                session.leave()
+        elif put_out and "1 of 1 connected, receiving" in line and "came back" in line:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async with asyncio.timeout(60):
+        report = await run_bots(_options(server, count=1), show=show)
+    assert report.rejoins >= 1
+    assert report.joined == 1
+
+
+async def test_seconds_end_the_run_by_themselves(server: Server) -> None:
+    async with asyncio.timeout(30):
+        report = await run_bots(_options(server, count=0, audience=1, seconds=0.5))
+    assert len(report.bots) == 1
+
+
+async def test_a_server_that_never_comes_is_told_and_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crowd, "SERVER_WAIT_S", 0)
+    report = await run_bots(Options(url="http://127.0.0.1:9", seconds=5, count=1))
+    assert report.joined == 0
+
+
+async def test_bots_wait_for_a_server_that_starts_later(
+    unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowd, "_POLL_S", 0.05)
+    options = Options(url=f"http://127.0.0.1:{unused_tcp_port}", count=0, audience=1, **SMALL)  # type: ignore[arg-type]
+    waiting = asyncio.create_task(_run_until(options, "1 of 1"))
+    await asyncio.sleep(0)
+    late = Server(Config(server=ServerConfig(host="127.0.0.1", port=unused_tcp_port)))
+    await late.start()
+    try:
+        report, _ = await waiting
+    finally:
+        await late.stop()
+    assert report.joined == 1
+
+
+def _parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    bots.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def test_the_command_line_has_the_documented_defaults() -> None:
+    args = _parse()
+    assert (args.url, args.room, args.count) == ("http://127.0.0.1:8050", "demo", 8)
+    assert (args.audience, args.seconds, args.fps, args.size) == (0, None, 15, (640, 360))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--count", "-1"),
+        ("--count", "many"),
+        ("--audience", "501"),
+        ("--seconds", "0"),
+        ("--seconds", "inf"),
+        ("--fps", "60"),
+        ("--size", "640"),
+        ("--size", "641x360"),
+        ("--size", "4000x360"),
+        ("--size", "²x4"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(
+    wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        _parse(f"{wrong[0]}={wrong[1]}")
+    said = capsys.readouterr().err
+    assert wrong[0] in said
+    assert wrong[1] in said
+
+
+def test_main_says_on_stderr_why_nobody_joined(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(crowd, "SERVER_WAIT_S", 0.2)
+    assert bots.main(_parse("--url", "http://127.0.0.1:9", "--count", "1")) == 1
+    assert "http://127.0.0.1:9 takes no calls" in capsys.readouterr().err
