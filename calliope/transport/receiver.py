@@ -353,7 +353,10 @@ class VideoIn:
         first = self._estimated_ns == 0
         if now_ns - self._estimated_ns > ESTIMATE_GAP_NS:
             # The estimator walks through every silent millisecond: after a pause, a new one.
+            # It begins where the last one was: left alone it would take what a still picture
+            # needs for all that the link can carry.
             self._estimator = RemoteBitrateEstimator()
+            self._estimator.rate_control.set_estimate(self._estimate_bps, now_ns // _MS)
         self._estimated_ns = now_ns
         estimate = self._estimator.add(
             arrival_time_ms=now_ns // _MS,
