@@ -27,13 +27,15 @@ _SPEAKING_FOR_BLOCKS = 30
 class _Claim:
     """What the floor remembers of one voice."""
 
-    __slots__ = ("held_dbov", "loud_blocks", "since_audible", "since_speech")
+    __slots__ = ("asleep", "held_dbov", "loud_blocks", "since_audible", "since_speech")
 
     def __init__(self) -> None:
         self.held_dbov = SILENCE_DBOV
         self.since_audible = _HANGOVER_BLOCKS
         self.loud_blocks = 0
         self.since_speech = _SPEAKING_FOR_BLOCKS
+        self.asleep = True
+        """Quiet for so long that nothing changes while it stays so."""
 
     def hear(self, dbov: float) -> None:
         self.held_dbov = max(dbov, self.held_dbov - _SINK_DB)
@@ -42,6 +44,7 @@ class _Claim:
         self.since_speech += 1
         if self.loud_blocks >= _SPEAKING_AFTER_BLOCKS:
             self.since_speech = 0
+        self.asleep = self.since_audible > _HANGOVER_BLOCKS and self.held_dbov <= AUDIBLE_DBOV
 
 
 class Floor:
@@ -65,16 +68,17 @@ class Floor:
             claims = {id: claims.get(id) or _Claim() for id in loudness}
             self._claims = claims
             self.heard &= claims.keys()
-        speaking = []
-        candidates = []
+        speaking, candidates, heard = [], [], self.heard
         for id, dbov in loudness.items():
             claim = claims[id]
+            if dbov < AUDIBLE_DBOV and claim.asleep:
+                continue
             claim.hear(dbov)
             if claim.since_speech < _SPEAKING_FOR_BLOCKS:
                 speaking.append(id)
-            if id in self.heard:
+            if id in heard:
                 if claim.since_audible >= _HANGOVER_BLOCKS:
-                    self.heard.discard(id)
+                    heard.discard(id)
             elif not claim.since_audible:
                 candidates.append(id)
         if candidates:

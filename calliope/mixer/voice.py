@@ -123,7 +123,8 @@ class Voice:
 
         From the packets' own RFC 6464 levels; where they have none, of the last block decoded.
         """
-        self._take_in(now_ns)
+        if self._inbox:
+            self._take_in(now_ns)
         if not self._begun:
             return SILENCE_DBOV
         loudest = self.loudness_dbov
@@ -143,7 +144,8 @@ class Voice:
     @property
     def buffered_ms(self) -> float:
         """How much sound waits here: the delay this voice has from us, besides its next block."""
-        return max(0, self._buffered()) / _SAMPLES_PER_MS
+        end = self._waiting[-1].end if self._waiting else self._made
+        return max(0, end - self._head) / _SAMPLES_PER_MS
 
     def distrust_levels(self) -> None:
         """From now on measure: the sender's levels were found to be untrue."""
@@ -151,7 +153,8 @@ class Voice:
 
     def pull_block(self, now_ns: int) -> Pcm | None:
         """The next 20 ms, (960,) int16, valid until the next call; None for silence."""
-        self._take_in(now_ns)
+        if self._inbox:
+            self._take_in(now_ns)
         if not self._begun:
             return None
         if self._cold:
@@ -169,17 +172,19 @@ class Voice:
 
     def skip_block(self, now_ns: int) -> None:
         """Let 20 ms go by unheard and undecoded."""
-        self._take_in(now_ns)
+        if self._inbox:
+            self._take_in(now_ns)
         if not self._begun:
             return
         self._cold, self._filled = True, 0
-        self._head += _BLOCK + self._surplus
-        self._surplus = 0
-        while self._waiting and self._waiting[0].start < self._head:
-            self._play(self._waiting.pop(0))
-        if self._made < self._head:
-            self._hungry = 0 if self._waiting else self._hungry + self._head - self._made
-            self._made = self._head
+        head = self._head + _BLOCK + self._surplus
+        self._head, self._surplus = head, 0
+        waiting = self._waiting
+        while waiting and waiting[0].start < head:
+            self._play(waiting.pop(0))
+        if self._made < head:
+            self._hungry = 0 if waiting else self._hungry + head - self._made
+            self._made = head
         self._learn()
 
     def deafen(self) -> None:
@@ -217,8 +222,9 @@ class Voice:
         self._recent.clear()
 
     def _take_in(self, now_ns: int) -> None:
-        while self._inbox:
-            packet = self._inbox.popleft()
+        inbox, waiting = self._inbox, self._waiting
+        while inbox:
+            packet = inbox.popleft()
             if self._deaf:
                 continue
             samples = packet_samples(packet.data)
@@ -229,22 +235,26 @@ class Voice:
                 waited = (now_ns - packet.arrived_ns) * _SAMPLES_PER_MS // 1_000_000
                 grains = max(0, _MARGIN_START - max(0, waited)) // GRAIN_SAMPLES
                 self._begin(packet.timestamp_48k - grains * GRAIN_SAMPLES)
-            start = self._unwrap(packet.timestamp_48k)
+            # The timestamp nearest to what was made last, without its wrap at 2^32.
+            made = self._made
+            start = made + ((packet.timestamp_48k - made + (1 << 31)) & 0xFFFF_FFFF) - (1 << 31)
             known = packet.level is not None and self._trust_levels
             dbov = -float(packet.level or 0) if known else None
-            self._place(_Chunk(start, start + samples, packet.data, dbov))
+            chunk = _Chunk(start, start + samples, packet.data, dbov)
+            if start >= made and (not waiting or start > waiting[-1].start):
+                waiting.append(chunk)  # as nearly always
+                self._late_in_a_row = 0
+            elif not self._place(chunk):
+                continue
+            if chunk.end - self._head > _DEEP + samples:
+                self._bound(samples)
 
-    def _unwrap(self, timestamp: int) -> int:
-        """The timestamp nearest to what was made last, without its wrap at 2^32."""
-        return self._made + ((timestamp - self._made + (1 << 31)) & 0xFFFF_FFFF) - (1 << 31)
-
-    def _place(self, chunk: _Chunk) -> None:
-        """Put a chunk where it belongs, or count why not."""
+    def _place(self, chunk: _Chunk) -> bool:
+        """Put a chunk where it belongs, or count why not; whether it was taken."""
         if chunk.start < self._made:
             lateness = self._made - chunk.start
             if self._waiting or lateness > self._hungry:
-                self._refuse_late(chunk, lateness)
-                return
+                return self._refuse_late(chunk, lateness)
             self._go_back(lateness)
         self._late_in_a_row = 0
         waiting = self._waiting
@@ -252,21 +262,23 @@ class Voice:
             waiting.append(chunk)
         elif any(other.start == chunk.start for other in waiting):
             self._dropped["duplicate"].inc()
-            return
+            return False
         else:
             insort(waiting, chunk)
-        self._bound(chunk.end - chunk.start)
+        return True
 
-    def _refuse_late(self, chunk: _Chunk, lateness: int) -> None:
+    def _refuse_late(self, chunk: _Chunk, lateness: int) -> bool:
         self._dropped["late"].inc()
         self._late_in_a_row += 1
         if self._late_in_a_row >= _RESTART_AFTER_LATE:
             # Not late but of another time: the sender began anew (a new SSRC, a reset clock).
             self._begin(chunk.start - _MARGIN_START)
             self._waiting.append(chunk)
-        elif self._waiting and lateness <= _MARGIN_MAX:
+            return True
+        if self._waiting and lateness <= _MARGIN_MAX:
             self._grow_margin()
             self._stretch = min(self._margin, lateness)
+        return False
 
     def _go_back(self, lateness: int) -> None:
         """Hunger was only lateness: play on from where it began, that much later than before."""
@@ -402,9 +414,6 @@ class Voice:
 
     # --- the depth
 
-    def _buffered(self) -> int:
-        return (self._waiting[-1].end if self._waiting else self._made) - self._head
-
     def _open_window(self) -> None:
         self._window_left = _WINDOW_BLOCKS
         self._least_spare = 1 << 31
@@ -414,7 +423,9 @@ class Voice:
         """After each block: note what is left, and at a window's end what of it is surplus."""
         if self._hungry:
             return
-        self._least_spare = min(self._least_spare, self._buffered())
+        spare = (self._waiting[-1].end if self._waiting else self._made) - self._head
+        if spare < self._least_spare:
+            self._least_spare = spare
         self._window_left -= 1
         if self._window_left:
             return
