@@ -18,7 +18,7 @@ Each seam with its symptom, its cause and when it may go:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -280,10 +280,14 @@ class MediaTransport(RTCDtlsTransport):
     def remove_sender(self, sender: MediaSender) -> None:
         self._senders.discard(sender)
 
-    def send_rtp(self, packets: Iterable[tuple[bytes, bytes]]) -> int:
-        """Encrypt and send packets, each as its header and its payload; returns how many went.
+    def send_rtp(
+        self, header: bytes, sequence: int, payloads: Sequence[bytes], *, ends_frame: bool = False
+    ) -> int:
+        """Encrypt and send one packet for each payload; returns how many went.
 
-        At most 1,500 bytes each. Never waits: what the socket does not take is dropped.
+        ``header`` is the RTP header with its extensions: the sequence number in it is counted on
+        from ``sequence``, and ``ends_frame`` sets the marker on the last packet. At most 1,500
+        bytes each. Never waits: what the socket does not take is dropped and counted.
         """
         route = self.connection.route
         session = self._tx_srtp
@@ -293,12 +297,18 @@ class MediaTransport(RTCDtlsTransport):
         sendto = sock.sendto
         view, protected, length = self._view, self._protected, self._length
         srtp, protect = session._srtp[0], lib.srtp_protect
+        start = len(header)
+        view[:start] = header  # encryption leaves it as it is, so it is written once
+        last = len(payloads) - 1 if ends_frame else -1
         sent = 0
-        for header, payload in packets:
-            head = len(header)
-            size = head + len(payload)
-            view[:head] = header
-            view[head:size] = payload
+        for index, payload in enumerate(payloads):
+            size = start + len(payload)
+            if index == last:
+                view[1] |= 0x80
+            view[2] = sequence >> 8 & 0xFF
+            view[3] = sequence & 0xFF
+            sequence += 1
+            view[start:size] = payload
             length[0] = size
             if protect(srtp, protected, length):
                 self._drop("srtp_out")

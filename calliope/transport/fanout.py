@@ -12,7 +12,7 @@ import asyncio
 import random
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from aiortc.rtp import (
     RTCP_PSFB_APP,
@@ -177,18 +177,41 @@ class _Extensions:
         return self._head + stamp.to_bytes(4, "big") + self._tail
 
 
-class _Sent:
-    """A packet kept for retransmission; the payload is shared with all viewers."""
+class _History:
+    """What was sent, a frame or a slice at a time; the payloads are shared with all viewers."""
 
-    __slots__ = ("marker", "payload", "resends", "resent_ns", "sequence", "timestamp")
+    def __init__(self) -> None:
+        self._runs: deque[tuple[int, int, tuple[bytes, ...], int, int]] = deque()
+        self._packets = 0
+        self._resent: dict[int, tuple[int, int]] = {}  # by sequence number: when, how often
 
-    def __init__(self, sequence: int, timestamp: int, marker: bool, payload: bytes) -> None:
-        self.sequence = sequence
-        self.timestamp = timestamp
-        self.marker = marker
-        self.payload = payload
-        self.resends = 0
-        self.resent_ns = 0
+    def add(self, sequence: int, timestamp: int, frame: EncodedFrame, begin: int, end: int) -> None:
+        """Keep payloads ``begin`` to ``end`` of a frame, the first sent as ``sequence``."""
+        self._runs.append((sequence, timestamp, frame.payloads, begin, end))
+        self._packets += end - begin
+        while self._packets > HISTORY_PACKETS:
+            gone, _, _, first, last = self._runs.popleft()
+            self._packets -= last - first
+            if self._resent:
+                for old in range(gone, gone + last - first):
+                    self._resent.pop(old & 0xFFFF, None)
+
+    def find(self, sequence: int) -> tuple[int, bool, bytes] | None:
+        """Timestamp, marker and payload of what was sent under this number."""
+        for first, timestamp, payloads, begin, end in reversed(self._runs):
+            offset = (sequence - first) & 0xFFFF
+            if offset < end - begin:
+                index = begin + offset
+                return timestamp, index == len(payloads) - 1, payloads[index]
+        return None
+
+    def may_resend(self, sequence: int, now_ns: int) -> bool:
+        """Whether this packet may be sent again now; counts it if so."""
+        at_ns, times = self._resent.get(sequence, (0, 0))
+        if times >= RESENDS_MAX or (times and now_ns - at_ns < RESEND_GAP_NS):
+            return False
+        self._resent[sequence] = now_ns, times + 1
+        return True
 
 
 class VideoOut:
@@ -209,7 +232,7 @@ class VideoOut:
         self._awaits_keyframe = True
         self._asked_ns: int | None = None
         self._extensions: _Extensions | None = None
-        self._history: list[_Sent | None] = [None] * HISTORY_PACKETS
+        self._history = _History()
         self._rtx_sequence = random.getrandbits(15)
         self._resend_allowance = float(RESEND_BUDGET)
         self._resend_ns = 0
@@ -344,34 +367,19 @@ class VideoOut:
         """Send payloads ``begin`` to ``end`` of a frame."""
         sender, stream, extensions = self._sender, self._stream, self._extensions
         assert extensions is not None
-        block = extensions.write(sender.timeline.ntp_now())
-        first_byte, ssrc = extensions.first_byte, sender.ssrc
-        plain, marked = sender.payload_type, sender.payload_type | 0x80
         timestamp = stream.rtp_timestamp(frame.pts_90k)
-        last = len(frame.payloads) - 1
-        history, pack = self._history, _HEADER.pack
-        sequence = stream.sequence
-        packets = []
-        octets = 0
-        for index in range(begin, end):
-            payload = frame.payloads[index]
-            marker = index == last
-            header = pack(first_byte, marked if marker else plain, sequence, timestamp, ssrc)
-            packets.append((header + block, payload))
-            history[sequence % HISTORY_PACKETS] = _Sent(sequence, timestamp, marker, payload)
-            octets += len(payload)
-            sequence = (sequence + 1) & 0xFFFF
-        stream.sequence = sequence
-        sender.media_transport.send_rtp(packets)
-        stream.note_sent(frame.pts_90k, end - begin, octets)
+        header = _HEADER.pack(
+            extensions.first_byte, sender.payload_type, stream.sequence, timestamp, sender.ssrc
+        ) + extensions.write(sender.timeline.ntp_now())
+        whole = len(frame.payloads)
+        payloads = frame.payloads if end - begin == whole else frame.payloads[begin:end]
+        self._history.add(stream.sequence, timestamp, frame, begin, end)
+        sender.media_transport.send_rtp(header, stream.sequence, payloads, ends_frame=end == whole)
+        stream.sequence = (stream.sequence + end - begin) & 0xFFFF
+        stream.note_sent(frame.pts_90k, end - begin, sum(map(len, payloads)))
 
     def _resend(self, lost: list[int]) -> None:
-        packets = list(self._retransmissions(lost))
-        if packets:
-            self._sender.media_transport.send_rtp(packets)
-
-    def _retransmissions(self, lost: list[int]) -> Iterator[tuple[bytes, bytes]]:
-        """The packets asked for that may be sent again now (RFC 4588 where negotiated)."""
+        """Send again what was asked for and may be (RFC 4588 where negotiated)."""
         sender, extensions = self._sender, self._extensions
         assert extensions is not None
         now_ns = sender.timeline.now_ns()
@@ -380,31 +388,25 @@ class VideoOut:
         self._resend_ns = now_ns
         block = extensions.write(sender.timeline.ntp_now())
         for sequence in lost:
-            sent = self._history[(sequence & 0xFFFF) % HISTORY_PACKETS]
-            if sent is None or sent.sequence != sequence & 0xFFFF:
+            sent = self._history.find(sequence & 0xFFFF)
+            if sent is None:
                 self._drop("resend_gone", 1)
-                continue
-            if sent.resends >= RESENDS_MAX or now_ns - sent.resent_ns < RESEND_GAP_NS:
-                self._drop("resend_limit", 1)
                 continue
             if self._resend_allowance < 1:
                 self._drop("resend_budget", 1)
                 return
+            if not self._history.may_resend(sequence & 0xFFFF, now_ns):
+                self._drop("resend_limit", 1)
+                continue
             self._resend_allowance -= 1
-            sent.resends += 1
-            sent.resent_ns = now_ns
-            marker = 0x80 if sent.marker else 0
-            if sender.rtx_payload_type is None:
-                kind, number, ssrc = sender.payload_type, sent.sequence, sender.ssrc
-                payload = sent.payload
-            else:
+            timestamp, marker, payload = sent
+            kind, number, ssrc = sender.payload_type, sequence & 0xFFFF, sender.ssrc
+            if sender.rtx_payload_type is not None:
+                payload = _SEQUENCE.pack(number) + payload
                 kind, number, ssrc = sender.rtx_payload_type, self._rtx_sequence, sender.rtx_ssrc
                 self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
-                payload = _SEQUENCE.pack(sent.sequence) + sent.payload
-            header = _HEADER.pack(
-                extensions.first_byte, marker | kind, number, sent.timestamp, ssrc
-            )
-            yield header + block, payload
+            header = _HEADER.pack(extensions.first_byte, kind, number, timestamp, ssrc)
+            sender.media_transport.send_rtp(header + block, number, (payload,), ends_frame=marker)
 
 
 class AudioOut:
@@ -452,10 +454,10 @@ class AudioOut:
             stream.rtp_timestamp(packet.pts_48k),
             sender.ssrc,
         )
-        stream.sequence = (stream.sequence + 1) & 0xFFFF
         block = extensions.write(sender.timeline.ntp_now())
-        if not sender.media_transport.send_rtp([(header + block, packet.data)]):
-            self._drops.labels(queue="audio_out", why="socket").inc()
+        if not sender.media_transport.send_rtp(header + block, stream.sequence, (packet.data,)):
+            self._drops.labels(queue="audio_out", why="unsent").inc()
+        stream.sequence = (stream.sequence + 1) & 0xFFFF
         stream.note_sent(packet.pts_48k, 1, len(packet.data))
 
     def close(self) -> None:

@@ -203,8 +203,12 @@ class _Site:
         return web.FileResponse(self._static_dir / "index.html")
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
-        path = (self._static_dir / request.match_info["path"]).resolve()
-        if not (path.is_relative_to(self._static_dir) and path.is_file()):
+        try:
+            path = (self._static_dir / request.match_info["path"]).resolve()
+            found = path.is_relative_to(self._static_dir) and path.is_file()
+        except (ValueError, OSError):  # a NUL byte, a name too long
+            found = False
+        if not found:
             raise web.HTTPNotFound
         return web.FileResponse(path)
 

@@ -138,10 +138,16 @@ class StandInSender:
     def attach(self, sink: Any) -> None:
         self.sink = sink
 
-    def send_rtp(self, packets: Iterable[tuple[bytes, bytes]]) -> int:
-        made = [header + payload for header, payload in packets]
-        self.packets += made
-        return len(made)
+    def send_rtp(
+        self, header: bytes, sequence: int, payloads: Sequence[bytes], *, ends_frame: bool = False
+    ) -> int:
+        for index, payload in enumerate(payloads):
+            made = bytearray(header)
+            if ends_frame and index == len(payloads) - 1:
+                made[1] |= 0x80
+            made[2:4] = ((sequence + index) & 0xFFFF).to_bytes(2, "big")
+            self.packets.append(bytes(made) + payload)
+        return len(payloads)
 
     def send_rtcp(self, packets: Iterable[AnyRtcpPacket]) -> None:
         self.rtcp += packets
