@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import re
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -144,3 +147,20 @@ def test_no_module_imports_itself_by_a_detour() -> None:
     done: set[str] = set()
     for module in graph:
         reached(module, ())
+
+
+def test_every_library_that_is_imported_is_required_and_explained() -> None:
+    """What comes along with another library today need not come along tomorrow."""
+    imported = {name.partition(".")[0] for file in MODULES for name in imports_of(file)}
+    imported -= {*sys.stdlib_module_names, "calliope"}
+    providers = importlib.metadata.packages_distributions()
+    used = {_plain(providers[module][0]) for module in imported}
+    lines = (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines()
+    required = {_plain(re.split(r"[^\w-]", line)[0]) for line in lines if line[:1].isalpha()}
+    assert used == required
+    reasons = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert required == {_plain(name) for name in re.findall(r"^\| `([\w-]+)` \|", reasons, re.M)}
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -122,3 +123,25 @@ def test_the_documented_table_is_current() -> None:
     table = as_markdown(OPTIONS)
     assert table in (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     assert table == run("options", "--markdown")[1]
+
+
+def test_the_readme_tells_defaults_as_they_are() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| (\S+) \|", readme, re.MULTILINE)
+    assert len(rows) >= 10
+    by_name = {knob.name: knob for knob in OPTIONS}
+    for name, default in rows:
+        text = as_text(by_name[name].default)
+        assert default == (f"`{text}`" if text else "empty"), name
+
+
+@pytest.mark.parametrize("document", ["README.md", *(f.name for f in (ROOT / "docs").glob("*.md"))])
+def test_documents_name_only_options_that_exist(document: str) -> None:
+    path = ROOT / document if document == "README.md" else ROOT / "docs" / document
+    text = path.read_text(encoding="utf-8")
+    sections = "|".join(dict.fromkeys(knob.section for knob in OPTIONS))
+    names = {knob.name for knob in OPTIONS}
+    named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)`", text))
+    assert {name for name in named if not name.endswith((".py", ".js"))} <= names
+    flags = set(re.findall(rf"--(?:{sections})-[a-z-]+", text))
+    assert flags <= {knob.flag for knob in OPTIONS}
