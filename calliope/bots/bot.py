@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urljoin, urlsplit
@@ -23,6 +24,8 @@ from calliope.metrics import Metrics
 from calliope.transport.aioice_seams import IceSettings, media_addresses
 from calliope.transport.aiortc_seams import MediaReceiver, MediaSender, PeerConnection
 from calliope.transport.fanout import VideoOut
+
+log = logging.getLogger(__name__)
 
 CONNECT_S = 15.0
 _LOSS_S = 8.0
@@ -51,7 +54,8 @@ class Bot:
     """Join it, let it play, leave. Audience (no loops) only receives.
 
     Runs on one event loop. ``joined_s`` is how long POST to connection took. ``ended`` is set when
-    the connection is lost or the server ended it.
+    the connection is lost or the server ended it. ``secret`` is its session's; as the ``previous``
+    of another bot it takes over the seat.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Bot:
         metrics: Metrics,
         sound: tuple[SoundPacket, ...] = (),
         picture: RecordPicture | None = None,
+        previous: str | None = None,
     ) -> None:
         self.name = name
         self.video = Tally(clock)
@@ -74,6 +79,8 @@ class Bot:
         self._metrics = metrics
         self._sound = sound
         self._record = picture
+        self._previous = previous
+        self.secret: str | None = None
         self._shrink = 1
         self._paused = False
         self._position = 0
@@ -114,8 +121,8 @@ class Bot:
             raise
         self.joined_s = (self._clock.now_ns() - begun_ns) / NS_PER_S
         if self._record is not None:
-            self._tasks.add(asyncio.create_task(self._play_sound()))
-            self._tasks.add(asyncio.create_task(self._play_picture(self._record)))
+            self._start(self._play_sound())
+            self._start(self._play_picture(self._record))
 
     async def _negotiate(self, http: aiohttp.ClientSession) -> None:
         settings = IceSettings(_own_addresses(self._call.url), None, _LOSS_S, self._drop)
@@ -141,16 +148,20 @@ class Bot:
 
     async def _post(self, http: aiohttp.ClientSession, offer: str) -> str:
         target = f"{self._call.url.rstrip('/')}/api/rooms/{self._call.room}/sessions"
+        headers = {"Content-Type": "application/sdp"}
+        if self._previous is not None:
+            headers["Calliope-Session"] = self._previous
         async with http.post(
             target,
             params={"name": self.name},
             data=offer.encode(),
-            headers={"Content-Type": "application/sdp"},
+            headers=headers,
         ) as response:
             text = await response.text()
             if response.status != 201:
                 raise JoinError(f"{self.name} was refused ({response.status}): {_detail(text)}")
             self._location = urljoin(target, response.headers["Location"])
+            self.secret = self._location.rpartition("/")[2]
             return text
 
     async def _wait_connected(self) -> None:
@@ -164,16 +175,16 @@ class Bot:
         if self.ended.is_set():
             raise JoinError(f"{self.name} could not connect: the media way to the server failed.")
 
-    async def leave(self, http: aiohttp.ClientSession) -> None:
-        """Say goodbye and free everything; harmless when repeated."""
+    async def leave(self, http: aiohttp.ClientSession, *, goodbye: bool = True) -> None:
+        """Free everything; say goodbye, or keep the seat for a while. Harmless when repeated."""
         self.ended.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._camera.close()
         self._microphone.close()
-        if self._location is not None:
-            location, self._location = self._location, None
+        location, self._location = self._location, None
+        if location is not None and goodbye:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with asyncio.timeout(_GOODBYE_S), http.delete(location):
                     pass
@@ -214,6 +225,16 @@ class Bot:
             self._shrink = 2 if 2 * width <= self._call.width else 1
 
     # -- playing ----------------------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._finish)
+        self._tasks.add(task)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s stopped playing", self.name, exc_info=error)
+            self.ended.set()
 
     def _restart(self) -> None:
         """The server asks for a keyframe: the loop has one at its beginning."""

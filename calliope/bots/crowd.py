@@ -97,6 +97,7 @@ class _Crowd:
         self._reports: dict[int, BotReport] = {}
         self._failures: list[str] = []
         self._rejoins = 0
+        self._waiting = True
         self._joined_ns: dict[int, int] = {}
         self._pictures: dict[tuple[int, int], PictureLoop] = {}
 
@@ -110,6 +111,7 @@ class _Crowd:
             tasks = [asyncio.create_task(self._show_status(show))]
             try:
                 if await self._wait_for_server(http):
+                    self._waiting = False
                     tasks += [
                         asyncio.create_task(self._live(seat, http))
                         for seat in range(options.count + options.audience)
@@ -153,8 +155,9 @@ class _Crowd:
         if self._sends(seat):
             sound = await self._off_loop(partial(record_sound, seat))
             await self._picture(seat, 1)  # nobody joins with a black picture
+        previous: str | None = None
         while not self._stopping.is_set():
-            bot = self._new_bot(seat, sound)
+            bot = self._new_bot(seat, sound, previous)
             self._bots[seat] = bot
             try:
                 await bot.join(http)
@@ -166,21 +169,23 @@ class _Crowd:
                     self._failures.append(str(error))
             finally:
                 self._note(seat, bot)
-                await bot.leave(http)
+                await bot.leave(http, goodbye=self._stopping.is_set())
+            previous = bot.secret or previous  # the seat is kept for a while
             await self._pause(_REJOIN_S)
 
     def _sends(self, seat: int) -> bool:
         return seat < self._options.count
 
-    def _new_bot(self, seat: int, sound: tuple[SoundPacket, ...]) -> Bot:
+    def _new_bot(self, seat: int, sound: tuple[SoundPacket, ...], previous: str | None) -> Bot:
         options = self._options
         call = Call(options.url, options.room, options.fps, options.width)
         if not self._sends(seat):
             name = f"Audience {seat - options.count + 1}"
-            return Bot(name, call, self._clock, self._metrics)
+            return Bot(name, call, self._clock, self._metrics, previous=previous)
         again = seat // len(NAMES)
         name = NAMES[seat % len(NAMES)] + (f" {again + 1}" if again else "")
-        return Bot(name, call, self._clock, self._metrics, sound, partial(self._picture, seat))
+        picture = partial(self._picture, seat)
+        return Bot(name, call, self._clock, self._metrics, sound, picture, previous)
 
     async def _picture(self, seat: int, shrink: int) -> PictureLoop:
         """A bot's picture loop at the full size or half of it, recorded when first asked for."""
@@ -239,6 +244,8 @@ class _Crowd:
             show(self._status(len(counts), grown, passed_s))
 
     def _status(self, connected: int, grown: list[tuple[int, int]], passed_s: float) -> str:
+        if self._waiting:
+            return f"waiting for {self._options.url}"
         total = self._options.count + self._options.audience
         line = f"{connected} of {total} connected"
         if grown:

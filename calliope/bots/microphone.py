@@ -49,8 +49,8 @@ class Microphone:
             stream.rtp_timestamp(pts_48k),
             sender.ssrc,
         )
+        sender.media_transport.send_rtp(header + extensions, stream.sequence, (packet.data,))
         stream.sequence = (stream.sequence + 1) & 0xFFFF
-        sender.media_transport.send_rtp([(header + extensions, packet.data)])
         stream.note_sent(pts_48k, 1, len(packet.data))
 
     def close(self) -> None:

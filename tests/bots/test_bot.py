@@ -53,6 +53,7 @@ class Peer:
         self.said: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str]] = []
         self.deleted: list[str] = []
+        self.taken_over: list[str | None] = []
         self.refusal: web.Response | None = None
         self.answers = True
         self.pc: RTCPeerConnection | None = None
@@ -64,6 +65,7 @@ class Peer:
         if self.refusal is not None:
             return self.refusal
         self.asked.append((request.match_info["room"], request.query["name"]))
+        self.taken_over.append(request.headers.get("Calliope-Session"))
         offer = await request.text()
         pc = self.pc = RTCPeerConnection()
         pc.on("track", self._watch)
@@ -160,7 +162,7 @@ async def build(
 ) -> AsyncIterator[Build]:
     made: list[Bot] = []
 
-    def new(*, audience: bool = False) -> Bot:
+    def new(*, audience: bool = False, previous: str | None = None) -> Bot:
         async def record(shrink: int) -> PictureLoop:
             return loops[shrink]
 
@@ -171,6 +173,7 @@ async def build(
             Metrics(),
             () if audience else record_sound(1),
             None if audience else record,
+            previous,
         )
         made.append(bot)
         return bot
@@ -275,6 +278,17 @@ async def test_leaving_deletes_the_session_and_leaves_nothing_running(
     await until(lambda: not call_tasks())
 
 
+async def test_a_bot_takes_over_the_seat_of_the_one_before(
+    peer: Peer, http: aiohttp.ClientSession, build: Build
+) -> None:
+    first = build()
+    await first.join(http)
+    await first.leave(http, goodbye=False)
+    assert peer.deleted == []
+    await build(previous=first.secret).join(http)
+    assert peer.taken_over == [None, "secret"]
+
+
 async def test_a_bot_notices_that_the_server_hung_up(
     peer: Peer, http: aiohttp.ClientSession, build: Build
 ) -> None:
@@ -285,6 +299,19 @@ async def test_a_bot_notices_that_the_server_hung_up(
     await peer.pc.close()
     await until(bot.ended.is_set)
     assert not bot.connected
+
+
+async def test_a_bot_that_cannot_play_any_more_ends_and_says_why(
+    http: aiohttp.ClientSession, build: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(_shrink: int) -> PictureLoop:
+        raise ValueError("no film")
+
+    bot = build()
+    bot._record = fail
+    await bot.join(http)
+    await until(bot.ended.is_set)
+    assert "stopped playing" in caplog.text
 
 
 async def test_a_refusal_is_told_in_the_words_of_the_server(
