@@ -253,18 +253,17 @@ class Voice:
         """Put a chunk where it belongs, or count why not; whether it was taken."""
         if chunk.start < self._made:
             lateness = self._made - chunk.start
+            if any(played.start == chunk.start for played in self._recent):
+                self._dropped["duplicate"].inc()
+                return False
             if self._waiting or lateness > self._hungry:
                 return self._refuse_late(chunk, lateness)
             self._go_back(lateness)
         self._late_in_a_row = 0
-        waiting = self._waiting
-        if not waiting or chunk.start > waiting[-1].start:
-            waiting.append(chunk)
-        elif any(other.start == chunk.start for other in waiting):
+        if any(other.start == chunk.start for other in self._waiting):
             self._dropped["duplicate"].inc()
             return False
-        else:
-            insort(waiting, chunk)
+        insort(self._waiting, chunk)
         return True
 
     def _refuse_late(self, chunk: _Chunk, lateness: int) -> bool:

@@ -190,6 +190,17 @@ class TestABadNetwork:
         assert counted.pop("duplicate") + counted.pop("late", 0) == pytest.approx(145, abs=3)
         assert not counted
 
+    def test_duplicates_that_come_after_their_twin_was_played_cost_no_delay(
+        self, network: Network, metrics: Metrics
+    ) -> None:
+        packets = packets_of(tone(HZ, 10))
+        network.send(packets, every_20_ms)
+        network.send(packets, lambda i: every_20_ms(i) + 30)
+        network.play(9)
+        assert network.voice.buffered_ms <= 20
+        assert network.voice.concealed_samples == 0
+        assert drops(metrics) == {"duplicate": pytest.approx(448, abs=3)}
+
     def test_after_a_stall_of_100_ms_the_delay_goes_away_again(
         self, network: Network, metrics: Metrics
     ) -> None:
