@@ -340,7 +340,7 @@ async def test_a_room_in_capitals_is_the_same_room(server: House) -> None:
 
 
 async def test_reserved_words_and_strange_names_have_no_page(server: House) -> None:
-    for path in ("/api", "/static", "/STATIC", "/%20", "/a.b", "/" + "x" * 65):
+    for path in ("/api", "/static", "/STATIC", "/%20", "/a.b", "/" + "x" * 65, "/static/%00"):
         assert (await server.http.get(path)).status == 404
     person = await server.http.get("/my.room", headers={"Accept": "text/html,*/*;q=0.8"})
     assert (person.status, person.content_type) == (404, "text/html")
