@@ -11,7 +11,6 @@ import contextlib
 import random
 from collections.abc import Callable, Iterable
 
-from aiortc.rate import RemoteBitrateEstimator
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_PLI,
@@ -33,6 +32,7 @@ from calliope.metrics import Metrics
 from calliope.ring import FrameRing
 from calliope.transport.aiortc_seams import MediaReceiver
 from calliope.transport.decoder import CodedFrame, Decoder
+from calliope.transport.estimate import Estimator
 from calliope.transport.jitter import AssembledFrame, JitterBuffer
 from calliope.transport.rtp import Reception, RtpPacket
 
@@ -45,7 +45,8 @@ SOURCE_SILENCE_NS = NS_PER_S
 START_BPS = 2_500_000
 """The estimate announced before anything was measured: Chromium jumps to it in its first two
 seconds instead of climbing from 300 kbit/s."""
-ESTIMATE_GAP_NS = 2 * NS_PER_S
+ESTIMATE_NS = 500 * _MS
+"""The estimate is told this often, and at once when it falls."""
 _H264_KEY_UNITS = frozenset({5, 7})  # IDR slice, sequence parameter set
 
 
@@ -124,9 +125,8 @@ class VideoIn:
         self._codec = ""
         self._decoder: Decoder | None = None
         self._decoder_ended = asyncio.Event()
-        self._estimator = RemoteBitrateEstimator()
-        self._estimated_ns = 0
-        self._estimate_bps = START_BPS
+        self._estimator = Estimator(START_BPS)
+        self._told_ns: int | None = None
         self._pli_ns: int | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -350,35 +350,23 @@ class VideoIn:
         stamp = packet.extension(extension_id) if extension_id else None
         if stamp is None or len(stamp) != 3:
             return
-        first = self._estimated_ns == 0
-        if now_ns - self._estimated_ns > ESTIMATE_GAP_NS:
-            # The estimator walks through every silent millisecond: after a pause, a new one.
-            # It begins where the last one was: left alone it would take what a still picture
-            # needs for all that the link can carry.
-            self._estimator = RemoteBitrateEstimator()
-            self._estimator.rate_control.set_estimate(self._estimate_bps, now_ns // _MS)
-        self._estimated_ns = now_ns
-        estimate = self._estimator.add(
-            arrival_time_ms=now_ns // _MS,
-            abs_send_time=int.from_bytes(stamp, "big"),
-            payload_size=len(packet.payload),
-            ssrc=packet.ssrc,
-        )
-        if estimate is not None:
-            self._estimate_bps = estimate[0]
-        if first or estimate is not None:
+        fell = self._estimator.add(int.from_bytes(stamp, "big"), len(packet.payload), now_ns)
+        if fell or self._told_ns is None or now_ns - self._told_ns >= ESTIMATE_NS:
+            self._told_ns = now_ns
             self._send_estimate()
 
     def _send_estimate(self) -> None:
         receiver, reports = self._receiver, self._reports
         if receiver is None or reports is None:
             return
-        bps = self._estimate_bps if self.limit_bps is None else self.limit_bps
+        bps = self._estimator.bps
+        if self.limit_bps is not None:
+            bps = min(bps, self.limit_bps)
         remb = RtcpPsfbPacket(
             fmt=RTCP_PSFB_APP,
             ssrc=receiver.own_ssrc,
             media_ssrc=0,
-            fci=pack_remb_fci(min(bps, self._estimate_bps), [reports.ssrc]),
+            fci=pack_remb_fci(bps, [reports.ssrc]),
         )
         receiver.send_rtcp([remb])
 

@@ -387,19 +387,6 @@ async def test_the_sender_is_told_what_arrived_and_how_much_it_may_send() -> Non
     await video.close()
 
 
-async def test_a_camera_paused_for_an_hour_does_not_hold_the_loop() -> None:
-    """aiortc's estimator walks through every silent millisecond; ours starts anew."""
-    clock = FakeClock()
-    video = VideoIn(clock, Metrics(), MAX_PIXELS, lambda _feed: None)
-    video.attach(StandInReceiver().as_receiver())
-    video.receive_rtp(rtp(1, 0, b"\x90\x80\x01x", extensions=b"\x32\x01\x02\x03"))
-    before = video._estimator
-    clock.advance(s=3600)
-    video.receive_rtp(rtp(2, 0, b"\x90\x80\x01x", extensions=b"\x32\x01\x02\x03"))
-    assert video._estimator is not before
-    await video.close()
-
-
 async def test_sound_goes_to_its_sink_with_level_and_time() -> None:
     clock = FakeClock()
     got: list[AudioPacket] = []
