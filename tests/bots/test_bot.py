@@ -22,7 +22,7 @@ from aiortc.mediastreams import AudioStreamTrack, MediaStreamError
 
 from calliope.bots import bot as bot_module
 from calliope.bots.bot import Bot, Call, JoinError, PictureLoop
-from calliope.bots.loops import record_picture, record_sound
+from calliope.bots.loops import SoundPacket, record_picture, record_sound
 from calliope.clock import SystemClock
 from calliope.metrics import Metrics
 from calliope.transport.fanout import VideoOut
@@ -153,12 +153,20 @@ def loops() -> dict[int, PictureLoop]:
     return {shrink: record_picture(1, W // shrink, H // shrink, FPS) for shrink in (1, 2)}
 
 
+@pytest.fixture(scope="module")
+def sound() -> tuple[SoundPacket, ...]:
+    return record_sound(1)
+
+
 Build = Callable[..., Bot]
 
 
 @pytest.fixture
 async def build(
-    peer: Peer, http: aiohttp.ClientSession, loops: dict[int, PictureLoop]
+    peer: Peer,
+    http: aiohttp.ClientSession,
+    loops: dict[int, PictureLoop],
+    sound: tuple[SoundPacket, ...],
 ) -> AsyncIterator[Build]:
     made: list[Bot] = []
 
@@ -171,7 +179,7 @@ async def build(
             Call(peer.url, "demo", FPS, W),
             SystemClock(),
             Metrics(),
-            () if audience else record_sound(1),
+            () if audience else sound,
             None if audience else record,
             previous,
         )
