@@ -9,8 +9,10 @@ show. Towards the own mix its encoder starts as a copy of the shared one's state
 own encoder first goes on for 100 ms with the same input as the shared one, after which the two
 states have all but met; if nobody used the shared one, it becomes the copy.
 
-Silence costs next to nothing: after 100 ms of digital silence a mix is no longer encoded. A packet
-of one byte every 400 ms, as Opus DTX sends them, tells the browser that nothing is missing.
+Silence costs next to nothing: once the encoder itself says silence, a mix is no longer encoded.
+Every 400 ms two small packets go out. The first is silence: without it browsers fill the pause with
+the noise they heard before (Chromium played a tone on at -28 dBFS). The second is a DTX packet,
+which tells them that nothing is missing.
 
 A late tick is made up for, up to 60 ms: unlike a missed picture, missed sound would be heard.
 
@@ -33,7 +35,7 @@ from calliope.media import AUDIO_BLOCK_SAMPLES, AudioSink, EncodedAudio
 from calliope.metrics import Metrics
 from calliope.mixer.floor import Floor
 from calliope.mixer.mixdown import Mixdown
-from calliope.mixer.opus import OpusEncoder
+from calliope.mixer.opus import DTX_PACKET, SILENCE_PACKET, OpusEncoder
 from calliope.mixer.voice import Voice, to_dbov
 
 _log = logging.getLogger(__name__)
@@ -44,9 +46,8 @@ _LATE_NS = 5_000_000
 _CATCH_UP_BLOCKS = 3
 _OWN_MIXES_FOR_VOLUMES = 24
 _CONVERGE_BLOCKS = 5
-_SETTLE_BLOCKS = 5
-_DTX_SPACING_BLOCKS = 20
-_DTX_PACKET = b"\xf8"  # RFC 6716, 3.1: CELT, full band, 20 ms, mono; one frame of no bytes
+_SILENCE_PACKETS = 2
+_PAUSE_BLOCKS = 20
 _VOLUMES_KEPT = 4_096
 _HOLLOW_DB = 25.0
 _HOLLOW_BLOCKS = 50
@@ -89,13 +90,26 @@ class _Slot:
 class _Output:
     """One mix and its encoder."""
 
-    __slots__ = ("converging", "encoder", "row", "silent_blocks")
+    __slots__ = ("converging", "encoder", "paused_blocks", "row", "silence_packets")
 
     def __init__(self, row: int, kbps: int) -> None:
         self.row = row
         self.encoder = OpusEncoder(kbps)
-        self.silent_blocks = _SETTLE_BLOCKS
         self.converging = 0
+        self.silence_packets = _SILENCE_PACKETS
+        self.paused_blocks = 0
+
+    def follow(self, other: _Output) -> None:
+        """Send on as if this had been ``other`` so far."""
+        self.encoder.copy_state(other.encoder)
+        self.silence_packets = other.silence_packets
+        self.paused_blocks = other.paused_blocks
+
+    def begin(self) -> None:
+        """Send as to somebody who has heard nothing yet."""
+        self.encoder.reset()
+        self.silence_packets = _SILENCE_PACKETS
+        self.paused_blocks = 0
 
 
 class AudioMixer:
@@ -292,8 +306,7 @@ class AudioMixer:
             elif listener not in listeners:
                 self._release_output(listener)
             elif not self._shared_in_use:
-                self._shared.encoder.copy_state(output.encoder)
-                self._shared.silent_blocks = output.silent_blocks
+                self._shared.follow(output)
                 self._mixdown.copy_row(output.row, _SHARED)
                 self._shared_in_use = True
                 self._release_output(listener)
@@ -322,11 +335,9 @@ class AudioMixer:
             if slot.id == listener:
                 self._mixdown.gains[output.row, slot.number] = 0.0
         if listener in self._served and self._shared_in_use:
-            output.encoder.copy_state(self._shared.encoder)
-            output.silent_blocks = self._shared.silent_blocks
+            output.follow(self._shared)
         else:
-            output.encoder.reset()
-            output.silent_blocks = _SETTLE_BLOCKS
+            output.begin()
         output.converging = 0
         self._own[listener] = output
         return True
@@ -374,15 +385,18 @@ class AudioMixer:
         self._deliver(shared, own, self._floor.speaking)
 
     def _encode(self, output: _Output, fresh: bool) -> EncodedAudio | None:
-        """The packet of one mix, or None in the middle of silence; at once one for who is fresh."""
-        if self._mixdown.peaks[output.row] > 0.0:
-            output.silent_blocks = 0
-        else:
-            output.silent_blocks += 1
-        if output.silent_blocks <= _SETTLE_BLOCKS:
+        """The packet of one mix, or None in a pause; at once one for who is fresh."""
+        pts_48k, voiced = self._pts_48k, bool(self._mixdown.peaks[output.row] > 0.0)
+        if voiced or output.silence_packets < _SILENCE_PACKETS:
             packet = output.encoder.encode(self._mixdown.mixes[output.row])
-            return EncodedAudio(packet, self._pts_48k, voiced=output.silent_blocks == 0)
-        pause = output.silent_blocks - _SETTLE_BLOCKS - 1
-        if fresh or pause % _DTX_SPACING_BLOCKS == 0:
-            return EncodedAudio(_DTX_PACKET, self._pts_48k, voiced=False)
-        return None
+            silence = not voiced and len(packet) <= len(SILENCE_PACKET)
+            output.silence_packets = output.silence_packets + 1 if silence else 0
+            output.paused_blocks = 0
+            return EncodedAudio(packet, pts_48k, voiced)
+        if fresh:
+            output.paused_blocks = 0
+        step = output.paused_blocks % _PAUSE_BLOCKS
+        output.paused_blocks += 1
+        if step > 1:
+            return None
+        return EncodedAudio(DTX_PACKET if step else SILENCE_PACKET, pts_48k, voiced=False)

@@ -40,6 +40,10 @@ PACKET_SAMPLES_MAX = 5_760
 """The longest packet, 120 ms (RFC 6716, 3.2.5)."""
 GRAIN_SAMPLES = 120
 """2.5 ms: every Opus duration, and every concealed one, is a multiple of it."""
+SILENCE_PACKET = b"\xf8\xff\xfe"
+"""20 ms of digital silence as CELT codes it: a decoder forgets the background noise it knew."""
+DTX_PACKET = b"\xf8"
+"""A frame without bytes (RFC 6716, 3.1 and 3.2.1): nothing more comes for a while."""
 DTX_PACKET_BYTES = 2
 """A packet of at most so many bytes says: silence from here on, nothing follows for a while."""
 
@@ -51,9 +55,11 @@ _FRAME_SAMPLES = (
 """What a frame of each of the 32 configurations holds (RFC 6716, 3.1)."""
 _PACKET_BYTES_MAX = 1_275
 _RESTRICTED_LOWDELAY = 2_051
-_SET_BITRATE, _SET_COMPLEXITY, _SET_PACKET_LOSS_PERC, _RESET_STATE = 4_002, 4_010, 4_014, 4_028
+_SET_BITRATE, _SET_COMPLEXITY, _SET_PACKET_LOSS_PERC = 4_002, 4_010, 4_014
+_SET_LSB_DEPTH, _RESET_STATE = 4_036, 4_028
 _COMPLEXITY = 4
 _EXPECTED_LOSS_PERC = 5
+_LSB_DEPTH = 12
 
 
 class OpusError(MediaError):
@@ -147,6 +153,9 @@ class OpusEncoder:
     log-spectral distance against 2.45; complexity 5, 6 and 8 change that by 0.02 dB for 93 to
     131 us. It also looks ahead 2.5 ms, not 6.5. What gets lost on the way to a browser is
     concealed there; the expected loss of 5% makes each packet lean less on the one before.
+
+    A depth of 12 bits makes a block below -72 dBFS a :data:`SILENCE_PACKET`. With the default of 24
+    the tail of libopus's own high-pass filter kept it from ever saying so after a sound.
     """
 
     def __init__(self, kbps: int) -> None:
@@ -162,6 +171,7 @@ class OpusEncoder:
             (_SET_BITRATE, kbps * 1_000),
             (_SET_COMPLEXITY, _COMPLEXITY),
             (_SET_PACKET_LOSS_PERC, _EXPECTED_LOSS_PERC),
+            (_SET_LSB_DEPTH, _LSB_DEPTH),
         ):
             _check(
                 self._library,

@@ -14,7 +14,14 @@ from calliope.config import AudioConfig
 from calliope.media import AudioPacket, EncodedAudio
 from calliope.metrics import Metrics
 from calliope.mixer.audio import AudioMixer
-from calliope.mixer.opus import OpusDecoder, OpusEncoder, Pcm, Samples
+from calliope.mixer.opus import (
+    DTX_PACKET,
+    SILENCE_PACKET,
+    OpusDecoder,
+    OpusEncoder,
+    Pcm,
+    Samples,
+)
 from calliope.mixer.voice import Voice
 from tests.mixer.sound import BLOCK, Ears, Microphone, largest_bend, power_db
 from tests.waiting import wait_until
@@ -375,7 +382,7 @@ class TestSpeaking:
 
 
 class TestSilence:
-    def test_silence_is_a_packet_of_one_byte_every_400_ms(self, hall: Hall) -> None:
+    def test_silence_is_two_small_packets_every_400_ms(self, hall: Hall) -> None:
         ada, eve = hall.enter("ada", 440), hall.watch("eve")
         hall.run(1)
         ada.sends = False
@@ -383,9 +390,9 @@ class TestSilence:
         before = len(eve.received)
         hall.run(4)
         packets = [packet for packet in eve.received[before:] if packet is not None]
-        assert len(packets) == 10
-        assert all(len(packet.data) == 1 and not packet.voiced for packet in packets)
-        assert np.abs(eve.ears.last(2)).max() < 20
+        assert [packet.data for packet in packets] == [SILENCE_PACKET, DTX_PACKET] * 10
+        assert not any(packet.voiced for packet in packets)
+        assert not eve.ears.last(2).any()
 
     def test_time_runs_on_evenly_through_silence(self, hall: Hall) -> None:
         ada, eve = hall.enter("ada", 440), hall.watch("eve")
@@ -395,6 +402,20 @@ class TestSilence:
         stamps = [(i, p.pts_48k) for i, p in enumerate(eve.received) if p is not None]
         assert {pts - i * BLOCK for i, pts in stamps} == {stamps[0][1] - stamps[0][0] * BLOCK}
         assert eve.hears(ada) > HERE
+
+    def test_after_silence_the_first_word_has_its_full_loudness(self, hall: Hall) -> None:
+        """Encoder and decoder agree on where they were before the pause."""
+        ada, eve = hall.enter("ada", 440), hall.watch("eve")
+        hall.run(2)
+        ada.sends = False
+        hall.run(2.1)
+        ada.sends = True
+        hall.run(0.5)
+        heard = eve.ears.last(0.4)
+        assert not eve.ears.last(2)[:48_000].any()
+        parts = np.sqrt(np.square(heard.astype(np.float64)).reshape(-1, BLOCK).mean(axis=1))
+        assert parts.max() < 1.05 * 2_317
+        assert parts.min() > 0.9 * 2_317
 
     def test_who_comes_in_the_middle_of_silence_gets_a_packet_at_once(self, hall: Hall) -> None:
         hall.watch("eve")
@@ -409,7 +430,7 @@ class TestSilence:
         hall.run(1)
         before = len(ada.received)
         hall.run(2)
-        assert sum(packet is not None for packet in ada.received[before:]) == 5
+        assert sum(packet is not None for packet in ada.received[before:]) == 10
 
     def test_nothing_is_encoded_when_nobody_listens(
         self, hall: Hall, monkeypatch: pytest.MonkeyPatch
