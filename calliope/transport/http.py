@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import hdrs, web
+from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
 SESSION_HEADER = "Calliope-Session"
+BODY_TIMEOUT_S = 10.0
+"""How long an offer may take to arrive."""
 
 _PAGE_HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -55,7 +59,10 @@ _NO_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>No suc
 <p>There is no such page. A room's name has only letters a-z, digits, "-" and "_".
 <a href="/">Start a call</a></html>
 """
-_COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_COMMON_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 _CORS_METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
 _CORS_REQUEST_HEADERS = f"Authorization, Content-Type, If-Match, {SESSION_HEADER}"
 _CORS_MAX_AGE_S = 600
@@ -69,8 +76,19 @@ def build_web_app(
 
 
 def build_runner(app: web.Application) -> web.AppRunner:
-    """A runner as this server needs it: without an access log, since paths hold secrets."""
-    return web.AppRunner(app, access_log=None, lingering_time=1.0, handle_signals=False)
+    """A runner as this server needs it: paths hold secrets, so they stay out of the log."""
+    protocol_logger = logging.getLogger(f"{__name__}.protocol")
+    protocol_logger.addFilter(_hide_malformed_lines)
+    return web.AppRunner(
+        app, access_log=None, logger=protocol_logger, lingering_time=1.0, handle_signals=False
+    )
+
+
+def _hide_malformed_lines(record: logging.LogRecord) -> bool:
+    """Drop from the log what a malformed request looked like: the message quotes its lines."""
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        record.exc_info = None
+    return True
 
 
 class _Site:
@@ -174,9 +192,13 @@ class _Site:
             raise WrongType(f"Send this with 'Content-Type: {content_type}'.")
         self._check_length(request.content_length)
         body = bytearray()
-        async for chunk in request.content.iter_any():
-            body += chunk
-            self._check_length(len(body))
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    self._check_length(len(body))
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
         try:
             return body.decode()
         except UnicodeDecodeError:
@@ -267,6 +289,7 @@ class _Site:
             headers.update(self._cors(request))
         elif request.path not in ("/healthz", "/metrics"):
             headers.update(_PAGE_HEADERS)
+        response.headers["Server"] = "Calliope"  # without the library's versions
         for name, value in headers.items():
             response.headers.setdefault(name, value)
 

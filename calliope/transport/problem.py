@@ -24,6 +24,7 @@ _SENTENCES = {
     400: "The request is malformed.",
     404: "There is nothing at this address.",
     405: "This method does not work here; see the Allow header.",
+    408: "The request did not arrive in time.",
     413: "The request is too large.",
     500: "The server failed to handle this request. It has been logged; please try again.",
 }

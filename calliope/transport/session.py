@@ -158,8 +158,8 @@ class Session:
             if audio.receives:
                 self._audio_out.attach(cast(MediaSender, transceiver.sender))
             if audio.sends:
-                audio_in = AudioIn(parts.clock, parts.metrics, self._member.audio)
-                audio_in.attach(cast(MediaReceiver, transceiver.receiver))
+                self._audio_in = AudioIn(parts.clock, parts.metrics, self._member.audio)
+                self._audio_in.attach(cast(MediaReceiver, transceiver.receiver))
         if video is not None:
             transceiver = pc.addTransceiver("video", video.answer)
             # VP8 first: it is what the library takes for sending
@@ -292,6 +292,8 @@ class Session:
         """Free everything the session holds: sockets, tasks, decoder threads."""
         self._video_out.close()
         self._audio_out.close()
+        if self._audio_in is not None:
+            self._audio_in.close()
         if self._video_in is not None:
             await self._video_in.close()
         if self._pc is not None:

@@ -19,6 +19,7 @@ from calliope.config import Config, IceConfig, LimitsConfig, ServerConfig
 from calliope.errors import ConfigError
 from calliope.metrics import Metrics
 from calliope.rooms import Rooms
+from calliope.transport import http
 from calliope.transport.http import build_runner, build_web_app
 from calliope.transport.ice import IceServer, IceServers
 from calliope.transport.session import Sessions
@@ -69,21 +70,21 @@ async def is_problem(response: ClientResponse, status: int, code: str) -> None:
 
 async def test_every_refusal_has_its_code(server: House) -> None:
     join, session = "/api/rooms/demo/sessions", "/api/rooms/demo/sessions/no-such-secret"
-    http = server.http
-    await is_problem(await http.post(join, data="v=0", headers=SDP), 400, "bad_offer")
-    await is_problem(await http.post(join, data=b"\xff\xfe", headers=SDP), 400, "bad_offer")
-    await is_problem(await http.post(join, json={}), 415, "wrong_type")
-    await is_problem(await http.post(join), 415, "wrong_type")
+    client = server.http
+    await is_problem(await client.post(join, data="v=0", headers=SDP), 400, "bad_offer")
+    await is_problem(await client.post(join, data=b"\xff\xfe", headers=SDP), 400, "bad_offer")
+    await is_problem(await client.post(join, json={}), 415, "wrong_type")
+    await is_problem(await client.post(join), 415, "wrong_type")
     await is_problem(await server.post(offer(), room="no way"), 400, "bad_room")
     await is_problem(await server.post(offer(), room="metrics"), 400, "bad_room")
     await is_problem(await server.post(offer(), query="?source=moon"), 400, "bad_request")
-    await is_problem(await http.patch(session, data="", headers=FRAGMENT), 404, "not_found")
-    await is_problem(await http.delete(session), 404, "not_found")
-    await is_problem(await http.get("/api/nothing"), 404, "not_found")
-    await is_problem(await http.get("/api"), 404, "not_found")
-    await is_problem(await http.get("/static/nothing.js"), 404, "not_found")
-    await is_problem(await http.get("/favicon.ico"), 404, "not_found")
-    wrong = await http.get(join)
+    await is_problem(await client.patch(session, data="", headers=FRAGMENT), 404, "not_found")
+    await is_problem(await client.delete(session), 404, "not_found")
+    await is_problem(await client.get("/api/nothing"), 404, "not_found")
+    await is_problem(await client.get("/api"), 404, "not_found")
+    await is_problem(await client.get("/static/nothing.js"), 404, "not_found")
+    await is_problem(await client.get("/favicon.ico"), 404, "not_found")
+    wrong = await client.get(join)
     await is_problem(wrong, 405, "method_not_allowed")
     assert set(wrong.headers["Allow"].replace(",", " ").split()) == {"OPTIONS", "POST"}
 
@@ -141,6 +142,19 @@ async def test_a_body_without_a_length_is_read_up_to_the_limit_only(server: Hous
     answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"Connection: close" in answer
+    writer.close()
+
+
+async def test_a_body_that_does_not_arrive_is_given_up(
+    server: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "BODY_TIMEOUT_S", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.http.port)
+    writer.write(
+        b"POST /api/rooms/demo/sessions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/sdp\r\nContent-Length: 100\r\n\r\nv=0"
+    )
+    assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 408 ")
     writer.close()
 
 
@@ -398,6 +412,11 @@ async def test_paths_are_not_logged(
         port = runner.addresses[0][1]
         async with ClientSession() as client:
             url = f"http://127.0.0.1:{port}/api/rooms/demo/sessions/very-secret-words"
-            assert (await client.delete(url)).status == 404
+            answer = await client.delete(url)
+            assert (answer.status, answer.headers["Server"]) == (404, "Calliope")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"DELETE /api/rooms/demo/sessions/very-secret-words HTTP/1.1 oops\r\n\r\n")
+        assert b" 400 " in await asyncio.wait_for(reader.readline(), 10)
+        writer.close()
         await runner.cleanup()
     assert "very-secret-words" not in caplog.text

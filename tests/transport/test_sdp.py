@@ -95,6 +95,16 @@ def test_audio_without_opus_is_refused() -> None:
         sdp.parse_offer(offer().replace("opus/48000/2", "PCMU/8000"))
 
 
+def test_obs_names_its_credentials_once_for_the_session() -> None:
+    common = ("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=setup:")
+    lines = whip_ffmpeg("42e01f").splitlines()
+    said = [line for line in dict.fromkeys(lines) if line.startswith(common)]
+    rest = [line for line in lines if not line.startswith(common)]
+    read = sdp.parse_offer("\r\n".join([*rest[:4], *said, *rest[4:]]) + "\r\n")
+    assert (read.role, read.ufrag, read.password) == ("publisher", UFRAG, PASSWORD)
+    assert read.sdp.count(f"a=ice-ufrag:{UFRAG}") == 2
+
+
 # -- what is refused ----------------------------------------------------------------------------
 
 
