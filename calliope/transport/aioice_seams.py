@@ -215,15 +215,16 @@ def _bind(address: str, ports: range | None) -> socket.socket | None:
 def media_addresses(host: str) -> tuple[str, ...]:
     """The local addresses that sessions listen on, when HTTP listens on ``host``.
 
-    All but loopback for a wildcard, since browsers do not send from another address to it; only
-    loopback where that is all there is.
+    All but loopback for a wildcard: a browser on this machine uses the others too. With loopback
+    for a server that is told to listen there, which may be meant for this machine alone or stand
+    behind a proxy, and where there is nothing else.
     """
-    if host in ("localhost", "127.0.0.1", "::1"):
-        return ("127.0.0.1",) if host != "::1" else ("::1",)
-    if host not in ("", "0.0.0.0", "::"):
+    if host not in ("", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"):
         return (host,)
-    found = aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=True)
-    return tuple(dict.fromkeys(found)) or ("127.0.0.1",)
+    found = list(aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=True))
+    if host in ("localhost", "127.0.0.1", "::1") or not found:
+        found.append("::1" if host == "::1" else "127.0.0.1")
+    return tuple(dict.fromkeys(found))
 
 
 def port_range(text: str) -> range | None:
