@@ -18,11 +18,11 @@ import numpy as np
 
 from calliope.errors import ConfigError
 from calliope.media import Frame, Plane
-from calliope.mixer import kernels, overlay, theme
+from calliope.mixer import kernels, overlay, scaling, theme
 from calliope.mixer.canvas import Canvas
 from calliope.mixer.mask import Mask
 from calliope.mixer.overlay import Caption, LabelSource, MarkKind, Overlay
-from calliope.mixer.resample import COLUMN_TOTAL, ROW_TOTAL, Span, Taps, taps
+from calliope.mixer.resample import Plan, Span, plan
 from calliope.mixer.scene import Fit, Tile
 
 PLACEMENTS = 256
@@ -252,40 +252,40 @@ def _check(tiles: Sequence[Tile], canvas: Canvas) -> None:
             raise ValueError(f"{tile} does not fit a canvas of {canvas.width}x{canvas.height}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scale:
-    """A placement and the taps that carry it out, for luma and for chroma."""
-
-    placement: Placement
-    luma_rows: Taps
-    luma_columns: Taps
-    chroma_rows: Taps
-    chroma_columns: Taps
-
-
 class NumbaCompositor(TileCompositor):
-    """Scales with the integer kernels of :mod:`calliope.mixer.kernels`."""
+    """Scales with the integer kernels of :mod:`calliope.mixer.scaling`."""
 
     def __init__(self, labels: LabelSource) -> None:
         super().__init__(labels)
-        self._line = np.zeros(4096, np.int16)
+        self._scratch = _Scratch()
 
     def paint_picture(self, canvas: Canvas, tile: Tile, frame: Frame) -> None:
-        scale = _plan(frame.width, frame.height, tile.w, tile.h, tile.fit)
-        if self._line.size < frame.width + kernels.LINE_SLACK:
-            self._line = np.zeros(frame.width + kernels.LINE_SLACK, np.int16)
-        _paint_scaled(canvas, tile, frame, scale, self._line)
+        self._scratch.fit(frame.width)
+        _paint_scaled(canvas, tile, frame, self._scratch)
 
 
-def _paint_scaled(
-    canvas: Canvas, tile: Tile, frame: Frame, scale: _Scale, line: kernels.Line
-) -> None:
-    placement = scale.placement
+class _Scratch:
+    """Memory the scaling kernels work in: two lines, and a vector that did not fit a row's end."""
+
+    __slots__ = ("lines", "spill")
+
+    def __init__(self, width: int = 1920) -> None:
+        self.lines = np.zeros(2 * (width + scaling.LINE_SLACK), np.int16)
+        self.spill = np.zeros(16, np.uint8)
+
+    def fit(self, width: int) -> None:
+        """Make room for a source of that width."""
+        if self.lines.size < 2 * (width + scaling.LINE_SLACK):
+            self.lines = np.zeros(2 * (width + scaling.LINE_SLACK), np.int16)
+
+
+def _paint_scaled(canvas: Canvas, tile: Tile, frame: Frame, scratch: _Scratch) -> None:
+    placement, luma, chroma = _plan(frame.width, frame.height, tile.w, tile.h, tile.fit)
     if (placement.w, placement.h) != (tile.w, tile.h):
         kernels.fill_picture(
             canvas.flat, canvas.width, canvas.height, *_area(tile), *theme.BACKGROUND
         )
-    fits = kernels.scale_picture(
+    fits = scaling.scale_picture(
         canvas.flat,
         canvas.width,
         canvas.height,
@@ -294,45 +294,35 @@ def _paint_scaled(
         frame.y,
         frame.u,
         frame.v,
-        scale.luma_rows.start,
-        scale.luma_rows.weight,
-        scale.luma_columns.start,
-        scale.luma_columns.weight,
-        scale.chroma_rows.start,
-        scale.chroma_rows.weight,
-        scale.chroma_columns.start,
-        scale.chroma_columns.weight,
-        line,
+        *luma,
+        *chroma,
+        scratch.lines,
+        scratch.spill,
     )
     if not fits:
         raise ValueError("a frame's chroma planes must be half its luma, rows of adjacent bytes")
 
 
 @functools.lru_cache(maxsize=PLACEMENTS)
-def _plan(width: int, height: int, tile_width: int, tile_height: int, fit: Fit) -> _Scale:
+def _plan(
+    width: int, height: int, tile_width: int, tile_height: int, fit: Fit
+) -> tuple[Placement, Plan, Plan]:
+    """Where a picture lands, and how its luma and its chroma get there."""
     placement = place(width, height, tile_width, tile_height, fit)
-    rows, columns = placement.rows, placement.columns
-    return _Scale(
+    rows, columns, size = placement.rows, placement.columns, (placement.h, placement.w)
+    half = (height + 1) // 2, (width + 1) // 2
+    return (
         placement,
-        taps(height, rows, placement.h, ROW_TOTAL),
-        taps(width, columns, placement.w, COLUMN_TOTAL),
-        taps((height + 1) // 2, _half(rows), placement.h // 2, ROW_TOTAL),
-        taps((width + 1) // 2, _half(columns), placement.w // 2, COLUMN_TOTAL),
+        plan((height, width), rows, columns, size),
+        plan(half, rows.halved, columns.halved, (size[0] // 2, size[1] // 2)),
     )
-
-
-def _half(span: Span) -> Span:
-    """The same part of the picture in chroma samples."""
-    return Span(span.origin, span.extent, 2 * span.scale)
 
 
 def scale_canvas(source: Canvas, target: Canvas) -> None:
     """Fill ``target`` with ``source``, cropped evenly where their shapes differ."""
     tile = Tile("", "camera", 0, 0, target.width, target.height, "crop")
     frame = Frame(source.y, source.u, source.v, 0, 0)
-    line = np.zeros(source.width + kernels.LINE_SLACK, np.int16)
-    scale = _plan(source.width, source.height, target.width, target.height, "crop")
-    _paint_scaled(target, tile, frame, scale, line)
+    _paint_scaled(target, tile, frame, _Scratch(source.width))
 
 
 def build_compositor(backend: str, labels: LabelSource) -> Compositor:

@@ -1,80 +1,23 @@
-"""The mixer's hot loops: scale, copy, fill and blend planes of one canvas.
+"""Loops that draw on planes of one canvas: fill, fade, blend, ink.
 
 All work on uint8 planes in integer arithmetic, without allocation and without the GIL, and write
 into memory their caller owns. A canvas is its flat buffer (see :class:`~calliope.mixer.canvas.
 Canvas`); ``at`` is the offset of a rectangle's first pixel in it and ``stride`` the bytes from one
-row to the next. Nothing outside the rectangle is written. All kernels live in this one file:
-numba's on-disk cache does not notice an edit of a helper in another.
+row to the next. Nothing outside the rectangle is written.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
 from calliope.jit import kernel
 from calliope.media import Plane
-from calliope.mixer.simd import flat
 
-Starts: TypeAlias = npt.NDArray[np.int32]
-Weights: TypeAlias = npt.NDArray[np.uint16]
-Line: TypeAlias = npt.NDArray[np.int16]
-
-# Any 2-D uint8 array is taken as it comes (strided, read-only): one compilation for all of them.
-_PLANE = types.Array(types.uint8, 2, "A", readonly=True)
-_FLAT = types.Array(types.uint8, 1, "C")
+# A mask is taken as it comes (strided, read-only): one compilation for all of them.
+_MASK = types.Array(types.uint8, 2, "A", readonly=True)
 _SPRITE = types.Array(types.uint8, 2, "C")
-_STARTS = types.Array(types.int32, 1, "C")
-_WEIGHTS = types.Array(types.uint16, 2, "C")
-_LINE = types.Array(types.int16, 1, "C")
 _INT = types.int64
-_TAPS = (_STARTS, _WEIGHTS)
-
-LINE_SLACK = 64
-"""Samples a scratch line must have beyond the widest source."""
-
-
-@kernel
-def scale(
-    source: Plane,
-    row_start: Starts,
-    row_weight: Weights,
-    column_start: Starts,
-    column_weight: Weights,
-    target: Plane,
-    at: int,
-    stride: int,
-    line: Line,
-) -> None:
-    """Resample ``source`` (2-D) by separable taps into a rectangle of the flat ``target``.
-
-    Rows first: a weighted sum of whole source rows lands in ``line`` (int16, at least as long as
-    a source row plus ``LINE_SLACK``) with 7 fractional bits; then columns, in 32 bits, rounded
-    once. The error is at most 0.6 of a grey level. Taps as in
-    :class:`~calliope.mixer.resample.Taps`, rows summing to 32768, columns to 16384.
-    """
-    pixels = flat(source)
-    pitch = source.strides[0]
-    first = column_start[0]
-    last = column_start[-1] + column_weight.shape[1]
-    for row in range(row_start.size):
-        base = row_start[row] * pitch
-        for x in range(first, last):
-            line[x] = 0
-        for tap in range(row_weight.shape[1]):
-            weight = np.uint32(row_weight[row, tap])
-            for x in range(first, last):
-                line[x] += np.int16((np.uint32(pixels[base + x]) * weight) >> 8)
-            base += pitch
-        for x in range(column_start.size):
-            total = np.int32(1 << 20)
-            for tap in range(column_weight.shape[1]):
-                total += np.int32(line[column_start[x] + tap]) * np.int32(column_weight[x, tap])
-            target[at + x] = total >> 21
-        at += stride
 
 
 @kernel
@@ -153,7 +96,7 @@ def rounded(coverage: Plane, radius: int) -> None:
             coverage[height - 1 - y, width - 1 - x] = value
 
 
-@kernel(signature=types.void(*[_SPRITE] * 5, _PLANE, _PLANE, *[_INT] * 5))
+@kernel(signature=types.void(*[_SPRITE] * 5, _MASK, _MASK, *[_INT] * 5))
 def lay_ink(
     keep_y: Plane,
     add_y: Plane,
@@ -251,65 +194,3 @@ def blend_sprite(
     blend(canvas, y * width + x, width, keep_y, add_y)
     blend(canvas, chroma, width // 2, keep_c, add_u)
     blend(canvas, chroma + width * height // 4, width // 2, keep_c, add_v)
-
-
-@kernel(signature=types.boolean(_FLAT, *[_INT] * 4, *[_PLANE] * 3, *_TAPS * 4, _LINE))
-def scale_picture(
-    canvas: Plane,
-    width: int,
-    height: int,
-    x: int,
-    y: int,
-    luma: Plane,
-    u: Plane,
-    v: Plane,
-    luma_row_start: Starts,
-    luma_row_weight: Weights,
-    luma_column_start: Starts,
-    luma_column_weight: Weights,
-    chroma_row_start: Starts,
-    chroma_row_weight: Weights,
-    chroma_column_start: Starts,
-    chroma_column_weight: Weights,
-    line: Line,
-) -> bool:
-    """Resample one I420 picture into a rectangle of a flat ``width`` x ``height`` canvas.
-
-    ``luma`` is ``(h, w)``, ``u`` and ``v`` ``((h + 1) // 2, (w + 1) // 2)``, rows may be strided.
-    The taps' counts are the rectangle's size. Returns False, with nothing written, where the
-    planes' shapes do not belong together or a row's bytes are not adjacent.
-    """
-    half = ((luma.shape[0] + 1) // 2, (luma.shape[1] + 1) // 2)
-    if u.shape != half or v.shape != half:
-        return False
-    if luma.strides[1] != 1 or u.strides[1] != 1 or v.strides[1] != 1:
-        return False
-    if luma.strides[0] < 0 or u.strides[0] < 0 or v.strides[0] < 0:
-        return False
-    at = y * width + x
-    scale(
-        luma,
-        luma_row_start,
-        luma_row_weight,
-        luma_column_start,
-        luma_column_weight,
-        canvas,
-        at,
-        width,
-        line,
-    )
-    at = width * height + y // 2 * (width // 2) + x // 2
-    for plane in (u, v):
-        scale(
-            plane,
-            chroma_row_start,
-            chroma_row_weight,
-            chroma_column_start,
-            chroma_column_weight,
-            canvas,
-            at,
-            width // 2,
-            line,
-        )
-        at += width * height // 4
-    return True

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calliope.media import Plane
-from calliope.mixer import kernels
+from calliope.mixer import kernels, scaling
 from calliope.mixer.canvas import Canvas
 from calliope.mixer.compositor import place, scale_canvas
-from calliope.mixer.resample import COLUMN_TOTAL, ROW_TOTAL, Span, taps
+from calliope.mixer.resample import Span, plan
 from tests.mixer.planes import Matrix, noise, padded, resampled
 
 CANARY = 199
@@ -23,20 +23,17 @@ CANARY = 199
 
 def scaled(plane: Plane, rows: Span, columns: Span, height: int, width: int) -> Plane:
     """The kernel's result, cut out of a target whose surroundings must stay as they were."""
-    row_taps = taps(plane.shape[0], rows, height, ROW_TOTAL)
-    column_taps = taps(plane.shape[1], columns, width, COLUMN_TOTAL)
+    made = plan((plane.shape[0], plane.shape[1]), rows, columns, (height, width))
     target = np.full((height + 4, width + 70), CANARY, np.uint8)
-    line = np.zeros(plane.shape[1] + kernels.LINE_SLACK, np.int16)
-    kernels.scale(
+    lines = np.zeros(2 * (plane.shape[1] + scaling.LINE_SLACK), np.int16)
+    scaling.scale(
         plane,
-        row_taps.start,
-        row_taps.weight,
-        column_taps.start,
-        column_taps.weight,
+        *made,
         target.reshape(-1),
         2 * target.shape[1] + 35,
         target.shape[1],
-        line,
+        lines,
+        np.zeros(16, np.uint8),
     )
     inside = target[2:-2, 35:-35].copy()
     target[2:-2, 35:-35] = CANARY
@@ -242,15 +239,14 @@ def test_a_rounded_rectangle_covers_its_area(width: int, height: int, radius: in
 
 def test_planes_that_do_not_belong_together_are_refused_and_nothing_is_written() -> None:
     frame = noise(16, 8)
-    rows, columns = taps(8, Span(0, 8, 1), 4, ROW_TOTAL), taps(16, Span(0, 16, 1), 8, COLUMN_TOTAL)
-    half_rows = taps(4, Span(0, 4, 1), 2, ROW_TOTAL)
-    half_columns = taps(8, Span(0, 8, 1), 4, COLUMN_TOTAL)
+    whole_plan = plan((8, 16), Span(0, 8, 1), Span(0, 16, 1), (4, 8))
+    half_plan = plan((4, 8), Span(0, 4, 1), Span(0, 8, 1), (2, 4))
     canvas = Canvas(16, 8)
     canvas.flat[:] = CANARY
-    line = np.zeros(16 + kernels.LINE_SLACK, np.int16)
+    lines, spill = np.zeros(2 * (16 + scaling.LINE_SLACK), np.int16), np.zeros(16, np.uint8)
     wide = np.zeros((4, 16), np.uint8)
     for u, v in ((frame.u[:, 1:], frame.v), (frame.u, frame.v[1:]), (wide[:, ::2], frame.v)):
-        assert not kernels.scale_picture(
+        assert not scaling.scale_picture(
             canvas.flat,
             canvas.width,
             canvas.height,
@@ -259,15 +255,10 @@ def test_planes_that_do_not_belong_together_are_refused_and_nothing_is_written()
             frame.y,
             u,
             v,
-            rows.start,
-            rows.weight,
-            columns.start,
-            columns.weight,
-            half_rows.start,
-            half_rows.weight,
-            half_columns.start,
-            half_columns.weight,
-            line,
+            *whole_plan,
+            *half_plan,
+            lines,
+            spill,
         )
     assert (canvas.flat == CANARY).all()
 

@@ -1,0 +1,569 @@
+"""The mixer's hottest loops: planes of any size scaled into a rectangle of a canvas.
+
+As in :mod:`calliope.mixer.kernels`, all is integer arithmetic, without allocation and without the
+GIL, and nothing outside the rectangle is written.
+
+There are two passes. The row pass sums up whole source rows, 16 samples at a time, into a line
+of words: ``(sample - 128) * gain``, plus half a ``gain`` for rounding. The column pass gathers
+each output's neighbours from the line and sums them up in 32 bits; weights are such that a sample
+then stands at bit 21. Two rows are done together, so that they share the gathers' tables. The
+error is at most 0.55 of a grey level. Tables come from :mod:`calliope.mixer.resample`; inner
+functions take memory as :func:`~calliope.mixer.simd.start_of` gives it.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from calliope.jit import kernel
+from calliope.media import Plane
+from calliope.mixer.resample import COPY, ONE_GATHER, PAIRS, TWO_GATHERS
+from calliope.mixer.simd import (
+    Bytes,
+    Longs,
+    Words,
+    add_longs,
+    add_words,
+    byte_at,
+    centre_bytes,
+    copy_bytes,
+    dot_bytes,
+    dot_words,
+    evens,
+    gather,
+    high_product,
+    interleave_high,
+    interleave_low,
+    load_bytes,
+    load_words,
+    long_at,
+    odds,
+    pack_bytes,
+    pack_words,
+    prefetch,
+    put_byte,
+    put_word,
+    raise_high,
+    raise_low,
+    shift_longs,
+    skip,
+    splat_pairs,
+    splat_words,
+    start_of,
+    store_high,
+    store_low,
+    store_words,
+    unsigned_at,
+)
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
+Starts: TypeAlias = npt.NDArray[np.int32]
+Weights: TypeAlias = npt.NDArray[np.uint16]
+Line: TypeAlias = npt.NDArray[np.int16]
+
+# Any 2-D uint8 array is taken as it comes (strided, read-only): one compilation for all of them.
+_PLANE = types.Array(types.uint8, 2, "A", readonly=True)
+_FLAT = types.Array(types.uint8, 1, "C")
+_STARTS = types.Array(types.int32, 1, "C")
+_WEIGHTS = types.Array(types.uint16, 2, "C")
+_LINE = types.Array(types.int16, 1, "C")
+_INT = types.int64
+_PLAN = (types.Array(types.int64, 1, "C"), _STARTS, _WEIGHTS, _STARTS, _FLAT, _LINE)
+
+LINE_SLACK = 64
+"""Words a scratch line must have beyond the widest source; nobody cares what they hold."""
+CACHE_LINE = 64
+
+
+@kernel(inline=True)
+def sum_of_two(
+    pixels: Plane, at: int, pitch: int, pairs: Bytes, offset: Words, line: Line, to: int
+) -> None:
+    """16 samples of two rows, weighted in whole numbers."""
+    a, b = load_bytes(pixels, at), load_bytes(pixels, at + pitch)
+    store_words(line, to, add_words(dot_bytes(interleave_low(a, b), pairs), offset))
+    store_words(line, to + 8, add_words(dot_bytes(interleave_high(a, b), pairs), offset))
+
+
+@kernel(inline=True)
+def sum_of_four(
+    pixels: Plane,
+    at: int,
+    pitch: int,
+    upper: Bytes,
+    lower: Bytes,
+    offset: Words,
+    line: Line,
+    to: int,
+) -> None:
+    """16 samples of four rows, weighted in whole numbers."""
+    a, b = load_bytes(pixels, at), load_bytes(pixels, at + pitch)
+    c, d = load_bytes(pixels, at + 2 * pitch), load_bytes(pixels, at + 3 * pitch)
+    low = add_words(dot_bytes(interleave_low(a, b), upper), offset)
+    high = add_words(dot_bytes(interleave_high(a, b), upper), offset)
+    store_words(line, to, add_words(low, dot_bytes(interleave_low(c, d), lower)))
+    store_words(line, to + 8, add_words(high, dot_bytes(interleave_high(c, d), lower)))
+
+
+@kernel(inline=True)
+def sum_of_any(
+    pixels: Plane,
+    at: int,
+    pitch: int,
+    weight: Weights,
+    taps: int,
+    offset: Words,
+    line: Line,
+    to: int,
+) -> None:
+    """16 samples of any number of rows, weighted in fractions of 2^15."""
+    samples, factor = load_bytes(pixels, at), splat_words(unsigned_at(weight, 0))
+    low = add_words(high_product(raise_low(samples), factor), offset)
+    high = add_words(high_product(raise_high(samples), factor), offset)
+    for tap in range(1, taps):
+        samples, factor = (
+            load_bytes(pixels, at + tap * pitch),
+            splat_words(unsigned_at(weight, tap)),
+        )
+        low = add_words(low, high_product(raise_low(samples), factor))
+        high = add_words(high, high_product(raise_high(samples), factor))
+    store_words(line, to, low)
+    store_words(line, to + 8, high)
+
+
+@kernel
+def sum_few(
+    pixels: Plane,
+    at: int,
+    pitch: int,
+    weight: Weights,
+    taps: int,
+    exact: int,
+    offset: int,
+    line: Line,
+    to: int,
+    count: int,
+) -> None:
+    """Any number of samples and rows: for sources narrower than a vector."""
+    for x in range(count):
+        total = offset
+        for tap in range(taps):
+            product = byte_at(pixels, at + tap * pitch + x) * unsigned_at(weight, tap)
+            total += product if exact else product >> 8
+        put_word(line, to + x, total)
+
+
+@kernel
+def sum_rows(
+    pixels: Plane,
+    at: int,
+    pitch: int,
+    weight: Weights,
+    taps: int,
+    exact: int,
+    line: Line,
+    first: int,
+    last: int,
+) -> None:
+    """The row pass for samples ``first`` to ``last`` of one line; the last 16 may be done twice."""
+    gain = exact if exact else 128
+    offset = gain // 2 - 128 * gain
+    offsets = splat_words(offset)
+    end = last - 16
+    if last - first < 16:
+        sum_few(pixels, at + first, pitch, weight, taps, exact, offset, line, first, last - first)
+    elif exact and taps == 2:
+        pairs = splat_pairs(unsigned_at(weight, 0) | unsigned_at(weight, 1) << 8)
+        for x in range(first, end + 1, 16):
+            sum_of_two(pixels, at + x, pitch, pairs, offsets, line, x)
+        if (last - first) & 15:
+            sum_of_two(pixels, at + end, pitch, pairs, offsets, line, end)
+    elif exact:
+        upper = splat_pairs(unsigned_at(weight, 0) | unsigned_at(weight, 1) << 8)
+        lower = splat_pairs(unsigned_at(weight, 2) | unsigned_at(weight, 3) << 8)
+        for x in range(first, end + 1, 16):
+            sum_of_four(pixels, at + x, pitch, upper, lower, offsets, line, x)
+        if (last - first) & 15:
+            sum_of_four(pixels, at + end, pitch, upper, lower, offsets, line, end)
+    else:
+        for x in range(first, end + 1, 16):
+            sum_of_any(pixels, at + x, pitch, weight, taps, offsets, line, x)
+        if (last - first) & 15:
+            sum_of_any(pixels, at + end, pitch, weight, taps, offsets, line, end)
+
+
+@kernel(inline=True)
+def dot(line: Line, base: int, picks: Bytes, weight: Line, load: int) -> Longs:
+    """Four sums of two neighbours each: words from ``base`` on, in the order of ``picks``."""
+    return dot_words(gather(load_words(line, base), picks), load_words(weight, 8 * load))
+
+
+@kernel(inline=True)
+def gather_once(line: Line, base: Starts, picks: Plane, weight: Line, x: int) -> Words:
+    """Eight outputs of two neighbours each."""
+    load = x >> 2
+    a = dot(line, long_at(base, load), load_bytes(picks, 16 * load), weight, load)
+    load += 1
+    b = dot(line, long_at(base, load), load_bytes(picks, 16 * load), weight, load)
+    return pack_words(shift_longs(a), shift_longs(b))
+
+
+@kernel(inline=True)
+def gather_twice(line: Line, base: Starts, picks: Plane, weight: Line, x: int) -> Words:
+    """Eight outputs of four neighbours each, near enough to load those of four outputs at once."""
+    load = x >> 1
+    order, at = load_bytes(picks, 16 * load), long_at(base, load)
+    a = add_longs(dot(line, at, order, weight, load), dot(line, at + 2, order, weight, load + 1))
+    load += 2
+    order, at = load_bytes(picks, 16 * load), long_at(base, load)
+    b = add_longs(dot(line, at, order, weight, load), dot(line, at + 2, order, weight, load + 1))
+    return pack_words(shift_longs(a), shift_longs(b))
+
+
+@kernel(inline=True)
+def gather_pairs(line: Line, base: Starts, picks: Plane, weight: Line, x: int) -> Words:
+    """Eight outputs of four neighbours each, loaded for two outputs at once."""
+    load = x >> 1
+    a = dot(line, long_at(base, load), load_bytes(picks, 16 * load), weight, load)
+    load += 1
+    b = dot(line, long_at(base, load), load_bytes(picks, 16 * load), weight, load)
+    load += 1
+    c = dot(line, long_at(base, load), load_bytes(picks, 16 * load), weight, load)
+    load += 1
+    d = dot(line, long_at(base, load), load_bytes(picks, 16 * load), weight, load)
+    ab, cd = add_longs(evens(a, b), odds(a, b)), add_longs(evens(c, d), odds(c, d))
+    return pack_words(shift_longs(ab), shift_longs(cd))
+
+
+@kernel(inline=True)
+def block_sum(line: Line, at: int, weight: Line, load: int, loads: int) -> Longs:
+    """Four partial sums of one output with many neighbours."""
+    total = dot_words(load_words(line, at), load_words(weight, 8 * load))
+    for more in range(1, loads):
+        products = dot_words(load_words(line, at + 8 * more), load_words(weight, 8 * (load + more)))
+        total = add_longs(total, products)
+    return total
+
+
+@kernel(inline=True)
+def four_blocks(line: Line, base: Starts, weight: Line, loads: int, x: int) -> Longs:
+    """Four outputs of many neighbours each."""
+    a = block_sum(line, long_at(base, x), weight, loads * x, loads)
+    b = block_sum(line, long_at(base, x + 1), weight, loads * (x + 1), loads)
+    c = block_sum(line, long_at(base, x + 2), weight, loads * (x + 2), loads)
+    d = block_sum(line, long_at(base, x + 3), weight, loads * (x + 3), loads)
+    ab, cd = add_longs(evens(a, b), odds(a, b)), add_longs(evens(c, d), odds(c, d))
+    return shift_longs(add_longs(evens(ab, cd), odds(ab, cd)))
+
+
+@kernel
+def put_few(target: Plane, at: int, below: int, count: int, made: Bytes, spill: Plane) -> None:
+    """Store fewer than 8 pixels for each of two rows."""
+    store_low(spill, 0, made)
+    store_high(spill, 8, made)
+    for lane in range(count):
+        put_byte(target, at + lane, byte_at(spill, lane))
+        put_byte(target, below + lane, byte_at(spill, 8 + lane))
+
+
+@kernel
+def columns_once(
+    upper: Line,
+    lower: Line,
+    base: Starts,
+    picks: Plane,
+    weight: Line,
+    target: Plane,
+    at: int,
+    below: int,
+    count: int,
+    spill: Plane,
+    pixels: Plane,
+    ahead: int,
+    pace: int,
+) -> None:
+    """The column pass for two lines with :func:`gather_once`; see :func:`sum_columns`."""
+    for x in range(0, count - 7, 8):
+        prefetch(pixels, ahead)
+        prefetch(pixels, ahead + CACHE_LINE)
+        ahead += pace
+        words = gather_once(upper, base, picks, weight, x)
+        made = centre_bytes(pack_bytes(words, gather_once(lower, base, picks, weight, x)))
+        store_low(target, at + x, made)
+        store_high(target, below + x, made)
+    if count & 7:
+        x = count & ~7
+        words = gather_once(upper, base, picks, weight, x)
+        made = centre_bytes(pack_bytes(words, gather_once(lower, base, picks, weight, x)))
+        put_few(target, at + x, below + x, count & 7, made, spill)
+
+
+@kernel
+def columns_twice(
+    upper: Line,
+    lower: Line,
+    base: Starts,
+    picks: Plane,
+    weight: Line,
+    target: Plane,
+    at: int,
+    below: int,
+    count: int,
+    spill: Plane,
+    pixels: Plane,
+    ahead: int,
+    pace: int,
+) -> None:
+    """The column pass for two lines with :func:`gather_twice`; see :func:`sum_columns`."""
+    for x in range(0, count - 7, 8):
+        prefetch(pixels, ahead)
+        prefetch(pixels, ahead + CACHE_LINE)
+        ahead += pace
+        words = gather_twice(upper, base, picks, weight, x)
+        made = centre_bytes(pack_bytes(words, gather_twice(lower, base, picks, weight, x)))
+        store_low(target, at + x, made)
+        store_high(target, below + x, made)
+    if count & 7:
+        x = count & ~7
+        words = gather_twice(upper, base, picks, weight, x)
+        made = centre_bytes(pack_bytes(words, gather_twice(lower, base, picks, weight, x)))
+        put_few(target, at + x, below + x, count & 7, made, spill)
+
+
+@kernel
+def columns_pairs(
+    upper: Line,
+    lower: Line,
+    base: Starts,
+    picks: Plane,
+    weight: Line,
+    target: Plane,
+    at: int,
+    below: int,
+    count: int,
+    spill: Plane,
+    pixels: Plane,
+    ahead: int,
+    pace: int,
+) -> None:
+    """The column pass for two lines with :func:`gather_pairs`; see :func:`sum_columns`."""
+    for x in range(0, count - 7, 8):
+        prefetch(pixels, ahead)
+        prefetch(pixels, ahead + CACHE_LINE)
+        ahead += pace
+        words = gather_pairs(upper, base, picks, weight, x)
+        made = centre_bytes(pack_bytes(words, gather_pairs(lower, base, picks, weight, x)))
+        store_low(target, at + x, made)
+        store_high(target, below + x, made)
+    if count & 7:
+        x = count & ~7
+        words = gather_pairs(upper, base, picks, weight, x)
+        made = centre_bytes(pack_bytes(words, gather_pairs(lower, base, picks, weight, x)))
+        put_few(target, at + x, below + x, count & 7, made, spill)
+
+
+@kernel
+def columns_blocks(
+    upper: Line,
+    lower: Line,
+    base: Starts,
+    weight: Line,
+    loads: int,
+    target: Plane,
+    at: int,
+    below: int,
+    count: int,
+    spill: Plane,
+) -> None:
+    """The column pass for two lines of many neighbours an output."""
+    for x in range(0, count, 8):
+        words = pack_words(
+            four_blocks(upper, base, weight, loads, x),
+            four_blocks(upper, base, weight, loads, x + 4),
+        )
+        under = pack_words(
+            four_blocks(lower, base, weight, loads, x),
+            four_blocks(lower, base, weight, loads, x + 4),
+        )
+        made = centre_bytes(pack_bytes(words, under))
+        if x + 8 <= count:
+            store_low(target, at + x, made)
+            store_high(target, below + x, made)
+        else:
+            put_few(target, at + x, below + x, count - x, made, spill)
+
+
+@kernel
+def scale(
+    source: Plane,
+    numbers: Numbers,
+    row_start: Starts,
+    row_weight: Weights,
+    base: Starts,
+    picks: Plane,
+    weight: Line,
+    target: Plane,
+    at: int,
+    stride: int,
+    lines: Line,
+    spill: Plane,
+) -> None:
+    """Resample ``source`` (2-D) into a rectangle of the flat ``target``.
+
+    The six arrays after ``source`` are a :class:`~calliope.mixer.resample.Plan` made for its
+    shape. ``lines`` (int16) has room for two lines as wide as the source plus ``LINE_SLACK`` each,
+    ``spill`` (uint8) for 16 bytes.
+    """
+    exact, way, count = numbers[0], numbers[1], numbers[2]
+    first, last, loads = numbers[3], numbers[4], numbers[5]
+    pixels, pitch, out = start_of(source), source.strides[0], start_of(target)
+    starts, weights = start_of(row_start), start_of(row_weight)
+    bases, orders, factors = start_of(base), start_of(picks), start_of(weight)
+    upper = start_of(lines)
+    lower = skip(upper, lines.size // 2)
+    rest = start_of(spill)
+    rows, taps = row_weight.shape
+    if way == COPY:
+        for row in range(rows):
+            begin = long_at(starts, row) * pitch + first
+            copy_bytes(pixels, begin, out, at + row * stride, count)
+        return
+    for row in range(0, rows, 2):
+        other = min(row + 1, rows - 1)
+        after = min(row + 2, rows - 1)
+        top = long_at(starts, row) * pitch
+        middle = long_at(starts, other) * pitch
+        sum_rows(pixels, top, pitch, skip(weights, row * taps), taps, exact, upper, first, last)
+        sum_rows(
+            pixels, middle, pitch, skip(weights, other * taps), taps, exact, lower, first, last
+        )
+        step = long_at(starts, after) * pitch - top
+        to, below = at + row * stride, at + other * stride
+        ahead, pace = top + taps * pitch + step // 2 + first, step * 8 // count
+        if way == ONE_GATHER:
+            columns_once(
+                upper,
+                lower,
+                bases,
+                orders,
+                factors,
+                out,
+                to,
+                below,
+                count,
+                rest,
+                pixels,
+                ahead,
+                pace,
+            )
+        elif way == TWO_GATHERS:
+            columns_twice(
+                upper,
+                lower,
+                bases,
+                orders,
+                factors,
+                out,
+                to,
+                below,
+                count,
+                rest,
+                pixels,
+                ahead,
+                pace,
+            )
+        elif way == PAIRS:
+            columns_pairs(
+                upper,
+                lower,
+                bases,
+                orders,
+                factors,
+                out,
+                to,
+                below,
+                count,
+                rest,
+                pixels,
+                ahead,
+                pace,
+            )
+        else:
+            columns_blocks(upper, lower, bases, factors, loads, out, to, below, count, rest)
+
+
+@kernel(signature=types.boolean(_FLAT, *[_INT] * 4, *[_PLANE] * 3, *_PLAN, *_PLAN, _LINE, _FLAT))
+def scale_picture(
+    canvas: Plane,
+    width: int,
+    height: int,
+    x: int,
+    y: int,
+    luma: Plane,
+    u: Plane,
+    v: Plane,
+    numbers: Numbers,
+    row_start: Starts,
+    row_weight: Weights,
+    base: Starts,
+    picks: Plane,
+    weight: Line,
+    half_numbers: Numbers,
+    half_row_start: Starts,
+    half_row_weight: Weights,
+    half_base: Starts,
+    half_picks: Plane,
+    half_weight: Line,
+    lines: Line,
+    spill: Plane,
+) -> bool:
+    """Resample one I420 picture into a rectangle of a flat ``width`` x ``height`` canvas.
+
+    ``luma`` is ``(h, w)``, ``u`` and ``v`` ``((h + 1) // 2, (w + 1) // 2)``, rows may be strided.
+    Then come the plans for luma and for chroma, which set the rectangle's size, and scratch memory
+    as :func:`scale` wants it. Returns False, with nothing written, where the planes' shapes do not
+    belong together or a row's bytes are not adjacent.
+    """
+    half = ((luma.shape[0] + 1) // 2, (luma.shape[1] + 1) // 2)
+    if u.shape != half or v.shape != half:
+        return False
+    if luma.strides[1] != 1 or u.strides[1] != 1 or v.strides[1] != 1:
+        return False
+    if luma.strides[0] < 0 or u.strides[0] < 0 or v.strides[0] < 0:
+        return False
+    scale(
+        luma,
+        numbers,
+        row_start,
+        row_weight,
+        base,
+        picks,
+        weight,
+        canvas,
+        y * width + x,
+        width,
+        lines,
+        spill,
+    )
+    at = width * height + y // 2 * (width // 2) + x // 2
+    for plane in (u, v):
+        scale(
+            plane,
+            half_numbers,
+            half_row_start,
+            half_row_weight,
+            half_base,
+            half_picks,
+            half_weight,
+            canvas,
+            at,
+            width // 2,
+            lines,
+            spill,
+        )
+        at += width * height // 4
+    return True
