@@ -138,7 +138,8 @@ def finish_answer(answer: str, offer: str, public_address: str = "") -> str:
       that instead of the local address; ports stay.
     * Formats stand in the order of the offer, for that is in which the client will send: a phone
       that lists H264 first has hardware for it. (What is sent to it is VP8 in any case.)
-    * Opus: in-band error correction is asked for (RFC 7587 section 6.1).
+    * Opus: in-band error correction is asked for, and no packets in silence (RFC 7587 section 6.1):
+      a quiet browser then sends 6 packets a second instead of 50.
     * ``ccm fir`` (RFC 5104) is accepted for each codec it was offered for: the library acts on it
       and only forgets to say so.
     """
@@ -152,7 +153,7 @@ def finish_answer(answer: str, offer: str, public_address: str = "") -> str:
         if match := re.match(r"a=rtpmap:(\d+) (\S+)", line):
             payload_type, codec = match.group(1), match.group(2).lower()
             if codec.startswith("opus/"):
-                lines.append(f"a=fmtp:{payload_type} minptime=10;useinbandfec=1")
+                lines.append(f"a=fmtp:{payload_type} minptime=10;useinbandfec=1;usedtx=1")
             elif payload_type in fir:
                 lines.append(f"a=rtcp-fb:{payload_type} ccm fir")
     return "\r\n".join(lines) + "\r\n"

@@ -297,7 +297,9 @@ def test_formats_are_answered_in_the_order_of_the_offer() -> None:
 
 def test_the_answer_asks_for_error_correction_and_takes_full_intra_requests() -> None:
     answer = sdp.finish_answer(ANSWER, offer())
-    assert "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n" in answer
+    assert (
+        "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1;usedtx=1\r\n" in answer
+    )
     assert "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 ccm fir\r\n" in answer
     assert "a=rtcp-fb:97" not in answer
 
