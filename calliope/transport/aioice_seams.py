@@ -28,7 +28,11 @@ from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 
 from calliope.errors import SeamError, Unavailable
 
-_SOCKET_BYTES = 1 << 20
+_SEND_BYTES = 1 << 20
+_RECEIVE_BYTES = 1 << 18
+"""A pause of the event loop's worth, about a second of one camera. What a server that cannot keep up
+leaves here grows into delay, for messages too (a megabyte was seen to hold them back by ten seconds);
+what does not fit is lost, and asked for again or not."""
 _QUEUE_MAX = 256  # DTLS and SCTP datagrams of one session that wait to be read
 
 
@@ -196,8 +200,8 @@ def _bind(address: str, ports: range | None) -> socket.socket | None:
     """A non-blocking UDP socket on one address, on any or one of ``ports``; None: all taken."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
     candidates: Sequence[int] = [0]
     if ports is not None:
         start = random.randrange(len(ports))
