@@ -25,6 +25,7 @@ from calliope.mixer.audio import AudioMixer
 from calliope.mixer.compositor import build_compositor, warm_up
 from calliope.mixer.encoder import parse_renditions
 from calliope.mixer.glyphs import GlyphAtlas
+from calliope.mixer.opus import load_library
 from calliope.mixer.own_layout import OwnLayout, allow_local_modules
 from calliope.mixer.scene import Fit, TickOutput, ViewName
 from calliope.mixer.video import LayoutFunction, VideoMixer
@@ -97,6 +98,7 @@ class Server:
         """Compile or load the kernels, then open the port. ConfigError, SeamError."""
         config = self.config
         aiortc_seams.check()
+        load_library()
         self._tls = build_context(config.server.tls)
         allow_local_modules()
         _layouts(config.mixer, self._clock)  # a layout that cannot be loaded ends the start here

@@ -30,9 +30,9 @@ from calliope.errors import SeamError, Unavailable
 
 _SEND_BYTES = 1 << 20
 _RECEIVE_BYTES = 1 << 18
-"""A pause of the event loop's worth, about a second of one camera. What a server that cannot keep up
-leaves here grows into delay, for messages too (a megabyte was seen to hold them back by ten seconds);
-what does not fit is lost, and asked for again or not."""
+"""A pause of the event loop's worth, about a second of one camera. What a server that cannot keep
+up leaves here becomes delay, for messages too (a megabyte was seen to hold them back by ten
+seconds); what does not fit is lost, and asked for again or not."""
 _QUEUE_MAX = 256  # DTLS and SCTP datagrams of one session that wait to be read
 
 
