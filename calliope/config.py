@@ -130,8 +130,8 @@ class MixerConfig:
     )
     layout: str = option(
         "grid",
-        "What lays out the grid view: the built-in grid, or a Python function of yours, whose module"
-        " lies on PYTHONPATH.",
+        "What lays out the grid view: the built-in grid, or a Python function of yours, whose"
+        " module lies on PYTHONPATH.",
         matching(r"grid|[A-Za-z_][\w.]*:[A-Za-z_]\w*", "grid or MODULE:FUNCTION"),
     )
     renditions: tuple[str, ...] = option(

@@ -7,12 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import calliope
+from calliope import kernel_cache
 from calliope.jit import kernel
 from calliope.kernel_cache import sources_of
 
@@ -91,7 +94,8 @@ class House:
                 os.chmod(Path(folder, name), files)
 
 
-HOMELESS = "/proc/nobody"
+NOWHERE = 'tempfile.tempdir = "/proc/nowhere"'
+HOMELESS = {"HOME": "/proc/nobody"}
 
 
 @pytest.fixture
@@ -101,108 +105,153 @@ def house(tmp_path: Path) -> Iterator[House]:
     made.unlock()
 
 
-NOWHERE = 'tempfile.tempdir = "/proc/nowhere"'
-
-
-def test_a_second_start_compiles_nothing(house: House) -> None:
+def test_a_second_start_compiles_nothing_but_an_edit_in_another_file_is_noticed(
+    house: House,
+) -> None:
     assert house.start()[:2] == (3, False)
     assert house.start()[:2] == (3, True)
-
-
-def test_an_edited_helper_in_another_file_is_noticed(house: House) -> None:
-    house.start()
     house.set_step(10)
     assert house.start()[:2] == (21, False)
     house.set_step(1)
     assert house.start()[:2] == (3, True), "the code before it is still kept"
 
 
-def test_settings_that_change_the_code_do_not_share_it(house: House) -> None:
-    house.start()
-    assert house.start({"NUMBA_OPT": "1"})[1] is False
-    assert house.start()[1] is True
-
-
-def test_old_folders_are_pruned_and_others_left_alone(house: House) -> None:
-    folders = house.package / "__pycache__" / "kernels"
-    for age in range(1, 6):
-        old = folders / f"probe_kernels-{age:032x}"
-        old.mkdir(parents=True)
-        (old / "walk.nbi").touch()
-        os.utime(old, (1e9 - age, 1e9 - age))
-    (folders / "probe_kernels-notes").mkdir()
-    folder = Path(house.start()[2])
-    kept = {entry.name for entry in folders.glob("probe_kernels-*")}
-    assert kept == {
-        folder.name,
-        f"probe_kernels-{1:032x}",
-        f"probe_kernels-{2:032x}",
-        "probe_kernels-notes",
-    }
-
-
-def test_the_folder_can_be_chosen(house: House, tmp_path: Path) -> None:
-    chosen = tmp_path / "chosen"
-    _, _, folder = house.start({"CALLIOPE_CACHE_DIR": str(chosen)})
-    assert folder.startswith(str(chosen))
-    assert not (house.package / "__pycache__" / "kernels").exists()
-
-
-def test_a_read_only_package_uses_the_users_cache(house: House, tmp_path: Path) -> None:
-    house.lock()
-    home = tmp_path / "home"
-    home.mkdir()
-    for _, warm in ((0, False), (1, True)):
-        _, hit, folder = house.start({"HOME": str(home)}, NOWHERE)
-        assert (hit, folder.startswith(str(home / ".cache" / "calliope"))) == (warm, True)
-    _, _, folder = house.start({"HOME": HOMELESS, "XDG_CACHE_HOME": str(home)}, NOWHERE)
-    assert folder.startswith(str(home / "calliope"))
-
-
-def test_without_a_home_a_private_temporary_folder_serves(house: House, tmp_path: Path) -> None:
-    house.lock()
-    environ = {"HOME": HOMELESS, "TMPDIR": str(tmp_path)}
-    assert house.start(environ)[1] is False
-    _, hit, folder = house.start(environ)
-    assert hit
-    assert folder.startswith(str(tmp_path / f"calliope-{os.getuid()}"))
-
-
-def test_a_temporary_folder_that_others_can_write_is_not_trusted(
-    house: House, tmp_path: Path
-) -> None:
-    house.lock()
-    planted = tmp_path / f"calliope-{os.getuid()}"
-    planted.mkdir()
-    planted.chmod(0o777)
-    assert house.start({"HOME": HOMELESS, "TMPDIR": str(tmp_path)})[2] == ""
-    planted.rmdir()
-    (tmp_path / "elsewhere").mkdir(mode=0o700)
-    planted.symlink_to(tmp_path / "elsewhere")
-    assert house.start({"HOME": HOMELESS, "TMPDIR": str(tmp_path)})[2] == ""
-
-
 def test_where_nothing_can_be_written_it_starts_all_the_same(house: House) -> None:
     house.lock()
-    for _ in range(2):
-        assert house.start({"HOME": HOMELESS}, NOWHERE) == (3, False, "")
+    assert house.start(HOMELESS, NOWHERE) == (3, False, "")
 
 
 def test_a_read_only_image_uses_the_kernels_it_carries(house: House) -> None:
     house.start()
     house.lock()
-    answer, hit, folder = house.start({"HOME": HOMELESS}, NOWHERE)
+    answer, hit, folder = house.start(HOMELESS, NOWHERE)
     assert (answer, hit) == (3, True)
     assert folder.startswith(str(house.package))
 
 
 def test_a_torn_cache_file_is_compiled_anew(house: House) -> None:
     house.start()
-    for pattern in ("*.nbc", "*.nbi"):
-        for file in (house.package / "__pycache__" / "kernels").rglob(pattern):
+    for torn in ("*.nbc", "*.nbi"):
+        for file in (house.package / "__pycache__" / "kernels").rglob(torn):
             file.write_bytes(file.read_bytes()[:40])
-        assert house.start()[:2] == (3, False)
-        assert house.start()[:2] == (3, True)
+        assert house.start()[:2] == (3, False), torn
+    assert house.start()[:2] == (3, True)
+
+
+class Places:
+    """The places in which kernels could be kept, each made usable or useless by a test."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.source = root / "kernels.py"
+        self.source.write_text("")
+        self.package = root / "package"
+        self.package.mkdir()
+        self.home = root / "home"
+        self.home.mkdir()
+        self.temporary = root / "tmp"
+        self.temporary.mkdir()
+        for variable in ("CALLIOPE_CACHE_DIR", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv("HOME", str(self.home))
+        monkeypatch.setattr(tempfile, "tempdir", str(self.temporary))
+        monkeypatch.setattr(kernel_cache, "__file__", str(self.package / "kernel_cache.py"))
+
+    @staticmethod
+    def spoil(folder: Path) -> None:
+        """Put a file where a folder would have to be: nobody can write into that, not even root."""
+        if folder.is_dir():
+            folder.rmdir()
+        folder.write_text("")
+
+    def choose(self) -> Path | None:
+        return kernel_cache.kernel_folder.__wrapped__(self.source)
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    return Places(tmp_path, monkeypatch)
+
+
+def test_the_folder_that_was_chosen_comes_first(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLIOPE_CACHE_DIR", str(tmp_path / "chosen"))
+    folder = places.choose()
+    assert folder is not None
+    assert folder.parent == tmp_path / "chosen" / "kernels"
+    assert not (places.package / "__pycache__").exists()
+
+
+def test_then_the_package_then_the_user_then_a_private_folder_then_none(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parent() -> Path | None:
+        folder = places.choose()
+        assert folder is None or folder.is_dir()
+        return None if folder is None else folder.parent
+
+    assert parent() == places.package / "__pycache__" / "kernels"
+    shutil.rmtree(places.package / "__pycache__")
+    places.spoil(places.package / "__pycache__")
+    assert parent() == places.home / ".cache" / "calliope" / "kernels"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(places.home / "elsewhere"))
+    assert parent() == places.home / "elsewhere" / "calliope" / "kernels"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(places.source))
+    private = places.temporary / f"calliope-{os.getuid()}"
+    assert parent() == private
+    assert private.stat().st_mode & 0o777 == 0o700
+    shutil.rmtree(private)
+    places.spoil(places.temporary)
+    assert parent() is None
+
+
+def test_a_temporary_folder_that_others_can_write_is_not_trusted(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places.spoil(places.package / "__pycache__")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(places.source))
+    planted = places.temporary / f"calliope-{os.getuid()}"
+    planted.mkdir()
+    planted.chmod(0o777)
+    assert places.choose() is None
+    planted.rmdir()
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    planted.symlink_to(tmp_path / "theirs")
+    assert places.choose() is None
+
+
+def test_settings_and_sources_that_change_the_code_name_another_folder(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = places.choose()
+    assert places.choose() == first
+    monkeypatch.setenv("NUMBA_BOUNDSCHECK", "1")
+    assert places.choose() != first
+    monkeypatch.delenv("NUMBA_BOUNDSCHECK")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/somewhere")
+    assert places.choose() == first
+    monkeypatch.setattr(calliope, "__version__", "99")
+    assert places.choose() != first
+
+
+def test_old_folders_are_pruned_and_others_left_alone(places: Places) -> None:
+    folders = places.package / "__pycache__" / "kernels"
+    for age in range(1, 6):
+        old = folders / f"kernels-{age:032x}"
+        old.mkdir(parents=True)
+        (old / "walk.nbi").touch()
+        os.utime(old, (1e9 - age, 1e9 - age))
+    (folders / "kernels-notes").mkdir()
+    (folders / f"other-{1:032x}").mkdir()
+    folder = places.choose()
+    assert folder is not None
+    assert {entry.name for entry in folders.iterdir()} == {
+        folder.name,
+        f"kernels-{1:032x}",
+        f"kernels-{2:032x}",
+        "kernels-notes",
+        f"other-{1:032x}",
+    }
 
 
 def test_a_kernel_runs_as_plain_python_when_the_jit_is_off(house: House) -> None:
