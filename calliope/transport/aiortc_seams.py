@@ -18,7 +18,8 @@ Each seam with its symptom, its cause and when it may go:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -57,6 +58,7 @@ from calliope.transport.aioice_seams import (
     require_names,
     require_use,
 )
+from calliope.transport.burst import Burst
 from calliope.transport.rtp import RtpPacket, read_packet
 from calliope.transport.timeline import Timeline
 
@@ -263,9 +265,8 @@ class MediaTransport(RTCDtlsTransport):
         self._drop = drop
         self._receivers: dict[int, MediaReceiver] = {}  # by payload type
         self._senders: set[MediaSender] = set()
-        self._protected = ffi.new("unsigned char[]", 2048)
-        self._view = memoryview(ffi.buffer(self._protected))
-        self._length = ffi.new("int *")
+        self._burst: Burst | None = None
+        self._plain = False
 
     def add_receiver(self, receiver: MediaReceiver) -> None:
         for payload_type in receiver.formats:
@@ -281,7 +282,12 @@ class MediaTransport(RTCDtlsTransport):
         self._senders.discard(sender)
 
     def send_rtp(
-        self, header: bytes, sequence: int, payloads: Sequence[bytes], *, ends_frame: bool = False
+        self,
+        header: bytes,
+        sequence: int,
+        payloads: tuple[bytes, ...],
+        *,
+        ends_frame: bool = False,
     ) -> int:
         """Encrypt and send one packet for each payload; returns how many went.
 
@@ -293,30 +299,43 @@ class MediaTransport(RTCDtlsTransport):
         session = self._tx_srtp
         if route is None or session is None or self._state is not State.CONNECTED:
             return 0
-        sock, address = route
-        sendto = sock.sendto
-        view, protected, length = self._view, self._protected, self._length
-        srtp, protect = session._srtp[0], lib.srtp_protect
-        start = len(header)
-        view[:start] = header  # encryption leaves it as it is, so it is written once
-        last = len(payloads) - 1 if ends_frame else -1
+        if self._burst is None and not self._plain:
+            self._plain = not self._prepare_burst(session)
+        if self._burst is not None:
+            sent = self._burst.send(*route, header, sequence, payloads, ends_frame)
+        else:
+            sent = self._send_plainly(route, session, header, sequence, payloads, ends_frame)
+        for _ in range(len(payloads) - sent):
+            self._drop("socket")  # its buffer is full, or the network just went
+        return sent
+
+    def _prepare_burst(self, session: Session) -> bool:
+        protect = int(ffi.cast("intptr_t", ffi.addressof(lib, "srtp_protect")))
+        try:
+            self._burst = Burst(protect, int(ffi.cast("intptr_t", session._srtp[0])))
+        except OSError:
+            return False
+        return True
+
+    def _send_plainly(
+        self,
+        route: tuple[socket.socket, tuple[str, int]],
+        session: Session,
+        header: bytes,
+        sequence: int,
+        payloads: tuple[bytes, ...],
+        ends_frame: bool,
+    ) -> int:
+        """The same packet by packet, where there are no bursts."""
         sent = 0
         for index, payload in enumerate(payloads):
-            size = start + len(payload)
-            if index == last:
-                view[1] |= 0x80
-            view[2] = sequence >> 8 & 0xFF
-            view[3] = sequence & 0xFF
-            sequence += 1
-            view[start:size] = payload
-            length[0] = size
-            if protect(srtp, protected, length):
-                self._drop("srtp_out")
-                continue
+            packet = bytearray(header + payload)
+            if ends_frame and index == len(payloads) - 1:
+                packet[1] |= 0x80
+            packet[2:4] = ((sequence + index) & 0xFFFF).to_bytes(2, "big")
             try:
-                sendto(view[: length[0]], address)
-            except OSError:  # a full socket buffer, or a network that just went
-                self._drop("socket")
+                route[0].sendto(session.protect(bytes(packet)), route[1])
+            except (OSError, Error):
                 continue
             sent += 1
         return sent
