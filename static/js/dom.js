@@ -7,9 +7,9 @@
  * @returns {T}
  */
 export function byId(id) {
-  const element = document.getElementById(id);
-  if (!element) throw new Error(`The page has no element #${id}`);
-  return /** @type {T} */ (/** @type {unknown} */ (element));
+	const element = document.getElementById(id);
+	if (!element) throw new Error(`The page has no element #${id}`);
+	return /** @type {T} */ (/** @type {unknown} */ (element));
 }
 
 /**
@@ -20,10 +20,10 @@ export function byId(id) {
  * @returns {HTMLElementTagNameMap[K]}
  */
 export function make(tag, className = '', ...children) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  element.append(...children);
-  return element;
+	const element = document.createElement(tag);
+	if (className) element.className = className;
+	element.append(...children);
+	return element;
 }
 
 const SVG = 'http://www.w3.org/2000/svg';
@@ -35,18 +35,34 @@ const SVG = 'http://www.w3.org/2000/svg';
  * @param {string} [label] what it says to those who do not see it; without one it is decoration
  */
 export function icon(name, label = '') {
-  const svg = document.createElementNS(SVG, 'svg');
-  svg.setAttribute('class', 'icon');
-  if (label) {
-    svg.setAttribute('role', 'img');
-    svg.setAttribute('aria-label', label);
-  } else {
-    svg.setAttribute('aria-hidden', 'true');
-  }
-  const use = document.createElementNS(SVG, 'use');
-  use.setAttribute('href', `#i-${name}`);
-  svg.append(use);
-  return svg;
+	const svg = document.createElementNS(SVG, 'svg');
+	svg.setAttribute('class', 'icon');
+	if (label) {
+		svg.setAttribute('role', 'img');
+		svg.setAttribute('aria-label', label);
+	} else {
+		svg.setAttribute('aria-hidden', 'true');
+	}
+	const use = document.createElementNS(SVG, 'use');
+	use.setAttribute('href', `#i-${name}`);
+	svg.append(use);
+	return svg;
+}
+
+/**
+ * Puts the icons into a page's fixed elements: `data-icon` for one, `data-icon-on` and the like
+ * for those of which one at a time is shown.
+ *
+ * @param {ParentNode} root
+ */
+export function fillIcons(root) {
+	for (const state of ['', '-on', '-off', '-dark', '-light']) {
+		for (const element of root.querySelectorAll(`[data-icon${state}]`)) {
+			const svg = icon(element.getAttribute(`data-icon${state}`) ?? '');
+			if (state) svg.classList.add(`if${state}`);
+			element.prepend(svg);
+		}
+	}
 }
 
 /**
@@ -55,22 +71,22 @@ export function icon(name, label = '') {
  * @param {string} name
  */
 export function initials(name) {
-  const words = name.trim().split(/\s+/).filter(Boolean);
-  const first = words.length > 1 ? [words[0], words[words.length - 1]] : words.slice(0, 1);
-  return first.map((word) => firstLetter(word).toLocaleUpperCase()).join('') || '?';
+	const words = name.trim().split(/\s+/).filter(Boolean);
+	const first = words.length > 1 ? [words[0], words[words.length - 1]] : words.slice(0, 1);
+	return first.map((word) => firstLetter(word).toLocaleUpperCase()).join('') || '?';
 }
 
 /** @param {string} word */
 function firstLetter(word) {
-  if (!('Segmenter' in Intl)) return [...word][0] ?? '';
-  const [segment] = new Intl.Segmenter(undefined, { granularity: 'grapheme' }).segment(word);
-  return segment?.segment ?? '';
+	if (!('Segmenter' in Intl)) return [...word][0] ?? '';
+	const [segment] = new Intl.Segmenter(undefined, { granularity: 'grapheme' }).segment(word);
+	return segment?.segment ?? '';
 }
 
 /** The colours of the discs in the composed picture (calliope/mixer/theme.py). */
 const DISCS = [
-  '#5b6b8c', '#4f7a6b', '#8a5a5a', '#7a6396', '#94703f',
-  '#3f7f8c', '#8c5579', '#66753f', '#5560a0', '#9a5f45',
+	'#5b6b8c', '#4f7a6b', '#8a5a5a', '#7a6396', '#94703f',
+	'#3f7f8c', '#8c5579', '#66753f', '#5560a0', '#9a5f45',
 ];
 
 /**
@@ -79,12 +95,12 @@ const DISCS = [
  * @param {string} text
  */
 export function crc32(text) {
-  let crc = 0xffffffff;
-  for (const byte of new TextEncoder().encode(text)) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
-  }
-  return (crc ^ 0xffffffff) >>> 0;
+	let crc = 0xffffffff;
+	for (const byte of new TextEncoder().encode(text)) {
+		crc ^= byte;
+		for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+	}
+	return (crc ^ 0xffffffff) >>> 0;
 }
 
 /**
@@ -94,10 +110,10 @@ export function crc32(text) {
  * @param {string} id
  */
 export function avatar(name, id) {
-  const disc = make('span', 'avatar', initials(name));
-  disc.setAttribute('aria-hidden', 'true');
-  disc.style.backgroundColor = DISCS[crc32(id) % DISCS.length];
-  return disc;
+	const disc = make('span', 'avatar', initials(name));
+	disc.setAttribute('aria-hidden', 'true');
+	disc.style.backgroundColor = DISCS[crc32(id) % DISCS.length];
+	return disc;
 }
 
 /**
@@ -107,5 +123,5 @@ export function avatar(name, id) {
  * @param {boolean} on
  */
 export function setOn(button, on) {
-  button.dataset.on = String(on);
+	button.dataset.on = String(on);
 }

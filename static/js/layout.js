@@ -21,8 +21,8 @@ const SLACK = 90;
  * @param {number} rtpTimestamp the frame on the screen
  */
 export function isDue(pts, rtpTimestamp) {
-  const ahead = (pts - rtpTimestamp) | 0;
-  return ahead <= SLACK || ahead > HORIZON_S * VIDEO_CLOCK_HZ;
+	const ahead = (pts - rtpTimestamp) | 0;
+	return ahead <= SLACK || ahead > HORIZON_S * VIDEO_CLOCK_HZ;
 }
 
 /**
@@ -33,12 +33,12 @@ export function isDue(pts, rtpTimestamp) {
  * @returns {{due: Layout | null, waiting: Layout[]}}
  */
 export function takeDue(waiting, rtpTimestamp) {
-  for (let i = waiting.length - 1; i >= 0; i -= 1) {
-    if (isDue(waiting[i].pts, rtpTimestamp)) {
-      return { due: waiting[i], waiting: waiting.slice(i + 1) };
-    }
-  }
-  return { due: null, waiting };
+	for (let i = waiting.length - 1; i >= 0; i -= 1) {
+		if (isDue(waiting[i].pts, rtpTimestamp)) {
+			return { due: waiting[i], waiting: waiting.slice(i + 1) };
+		}
+	}
+	return { due: null, waiting };
 }
 
 /**
@@ -48,12 +48,28 @@ export function takeDue(waiting, rtpTimestamp) {
  * @param {[number, number]} canvas
  */
 export function placeTile(tile, [width, height]) {
-  return {
-    left: `${(tile.x / width) * 100}%`,
-    top: `${(tile.y / height) * 100}%`,
-    width: `${(tile.w / width) * 100}%`,
-    height: `${(tile.h / height) * 100}%`,
-  };
+	return {
+		left: `${(tile.x / width) * 100}%`,
+		top: `${(tile.y / height) * 100}%`,
+		width: `${(tile.w / width) * 100}%`,
+		height: `${(tile.h / height) * 100}%`,
+	};
+}
+
+/**
+ * One tile of the picture as a part of the whole, 0 to 1, and its shape: what a pin enlarges.
+ *
+ * @param {Tile} tile
+ * @param {[number, number]} canvas
+ */
+export function focusOn(tile, [width, height]) {
+	return {
+		x: tile.x / width,
+		y: tile.y / height,
+		w: tile.w / width,
+		h: tile.h / height,
+		shape: tile.w / tile.h / (width / height),
+	};
 }
 
 /**
@@ -63,18 +79,18 @@ export function placeTile(tile, [width, height]) {
  * @param {Tile} tile
  */
 export function measureMarks(tile) {
-  const text = even(Math.min(Math.max(11 + tile.h * 0.05, 12), 36));
-  return {
-    text,
-    margin: Math.max(4, even(text * 0.3)),
-    border: tile.h < 300 ? 2 : 4,
-    disc: even(Math.min(tile.w, tile.h) * 0.46),
-  };
+	const text = even(Math.min(Math.max(11 + tile.h * 0.05, 12), 36));
+	return {
+		text,
+		margin: Math.max(4, even(text * 0.3)),
+		border: tile.h < 300 ? 2 : 4,
+		disc: even(Math.min(tile.w, tile.h) * 0.46),
+	};
 }
 
 /** @param {number} value */
 function even(value) {
-  return Math.floor(value / 2) * 2;
+	return Math.floor(value / 2) * 2;
 }
 
 /**
@@ -85,6 +101,6 @@ function even(value) {
  * @returns {number} for `scaleResolutionDownBy`, never below 1
  */
 export function shrinkBy(camera, uplink) {
-  if (!camera.width || !camera.height || !uplink.width || !uplink.height) return 1;
-  return Math.max(1, camera.width / uplink.width, camera.height / uplink.height);
+	if (!camera.width || !camera.height || !uplink.width || !uplink.height) return 1;
+	return Math.max(1, camera.width / uplink.width, camera.height / uplink.height);
 }

@@ -10,9 +10,9 @@ const VOWELS = 'aeiu';
 
 /** A new room name: 12 syllables of 6 random bits each (72 bits), easy to read aloud. */
 export function makeRoomName() {
-  const bytes = crypto.getRandomValues(new Uint8Array(12));
-  const syllables = [...bytes].map((byte) => CONSONANTS[byte & 15] + VOWELS[(byte >> 4) & 3]);
-  return [0, 3, 6, 9].map((i) => syllables.slice(i, i + 3).join('')).join('-');
+	const bytes = crypto.getRandomValues(new Uint8Array(12));
+	const syllables = [...bytes].map((byte) => CONSONANTS[byte & 15] + VOWELS[(byte >> 4) & 3]);
+	return [0, 3, 6, 9].map((i) => syllables.slice(i, i + 3).join('')).join('-');
 }
 
 /**
@@ -21,11 +21,11 @@ export function makeRoomName() {
  * @param {string} typed
  */
 export function readRoomName(typed) {
-  let name = typed.trim();
-  const link = /^(?:https?:\/\/)?[^/\s]+\/([^/?#\s]+)/i.exec(name);
-  if (link) name = link[1];
-  name = name.toLowerCase().replace(/\s+/g, '-');
-  return ROOM.test(name) && !RESERVED.has(name) ? name : null;
+	let name = typed.trim();
+	const link = /^(?:https?:\/\/)?[^/\s]+\/([^/?#\s]+)/i.exec(name);
+	if (link) name = link[1];
+	name = name.toLowerCase().replace(/\s+/g, '-');
+	return ROOM.test(name) && !RESERVED.has(name) ? name : null;
 }
 
 /**
@@ -34,50 +34,50 @@ export function readRoomName(typed) {
  * tab it was made from.
  */
 export class Seat {
-  #key;
-  /** @type {(() => void) | null} */
-  #release = null;
-  #held = '';
+	#key;
+	/** @type {(() => void) | null} */
+	#release = null;
+	#held = '';
 
-  /** @param {string} room */
-  constructor(room) {
-    this.#key = `calliope.seat.${room}`;
-  }
+	/** @param {string} room */
+	constructor(room) {
+		this.#key = `calliope.seat.${room}`;
+	}
 
-  /** @returns {Promise<string | null>} */
-  async load() {
-    const secret = readStore('sessionStorage', this.#key);
-    if (!secret || !navigator.locks || secret === this.#held) return secret;
-    return (await this.#lock(secret)) ? secret : null;
-  }
+	/** @returns {Promise<string | null>} */
+	async load() {
+		const secret = readStore('sessionStorage', this.#key);
+		if (!secret || !navigator.locks || secret === this.#held) return secret;
+		return (await this.#lock(secret)) ? secret : null;
+	}
 
-  /** @param {string} secret */
-  save(secret) {
-    writeStore('sessionStorage', this.#key, secret);
-    if (navigator.locks) void this.#lock(secret);
-  }
+	/** @param {string} secret */
+	save(secret) {
+		writeStore('sessionStorage', this.#key, secret);
+		if (navigator.locks) void this.#lock(secret);
+	}
 
-  forget() {
-    this.#release?.();
-    this.#release = null;
-    this.#held = '';
-    writeStore('sessionStorage', this.#key, null);
-  }
+	forget() {
+		this.#release?.();
+		this.#release = null;
+		this.#held = '';
+		writeStore('sessionStorage', this.#key, null);
+	}
 
-  /**
-   * @param {string} secret
-   * @returns {Promise<boolean>}
-   */
-  #lock(secret) {
-    this.#release?.();
-    this.#held = secret;
-    return new Promise((answer) => {
-      navigator.locks
-        .request(`calliope.seat.${secret}`, { ifAvailable: true }, (lock) => {
-          answer(lock !== null);
-          return lock && new Promise((release) => (this.#release = () => release(undefined)));
-        })
-        .catch(() => answer(true));
-    });
-  }
+	/**
+	 * @param {string} secret
+	 * @returns {Promise<boolean>}
+	 */
+	#lock(secret) {
+		this.#release?.();
+		this.#held = secret;
+		return new Promise((answer) => {
+			navigator.locks
+				.request(`calliope.seat.${secret}`, { ifAvailable: true }, (lock) => {
+					answer(lock !== null);
+					return lock && new Promise((release) => (this.#release = () => release(undefined)));
+				})
+				.catch(() => answer(true));
+		});
+	}
 }

@@ -12,23 +12,23 @@ let words = {};
 
 /** @param {readonly string[]} wanted the person's languages, best first */
 export function chooseLanguage(wanted) {
-  for (const tag of wanted) {
-    const language = tag.toLowerCase().split('-')[0];
-    if (LANGUAGES.includes(language)) return language;
-  }
-  return LANGUAGES[0];
+	for (const tag of wanted) {
+		const language = tag.toLowerCase().split('-')[0];
+		if (LANGUAGES.includes(language)) return language;
+	}
+	return LANGUAGES[0];
 }
 
 /** @param {string} language */
 export async function loadText(language) {
-  const wanted = language === LANGUAGES[0] ? [language] : [LANGUAGES[0], language];
-  const files = await Promise.all(
-    wanted.map(async (name) => {
-      const answer = await fetch(`/static/text/${name}.json`);
-      return answer.ok ? answer.json() : {};
-    }),
-  );
-  words = Object.assign({}, ...files);
+	const wanted = language === LANGUAGES[0] ? [language] : [LANGUAGES[0], language];
+	const files = await Promise.all(
+		wanted.map(async (name) => {
+			const answer = await fetch(`/static/text/${name}.json`);
+			return answer.ok ? answer.json() : {};
+		}),
+	);
+	words = Object.assign({}, ...files);
 }
 
 /**
@@ -36,13 +36,13 @@ export async function loadText(language) {
  * @param {Record<string, string | number>} [values]
  */
 export function t(key, values = {}) {
-  const text = words[key] ?? key;
-  return text.replace(/\{(\w+)\}/g, (all, name) => String(values[name] ?? all));
+	const text = words[key] ?? key;
+	return text.replace(/\{(\w+)\}/g, (all, name) => String(values[name] ?? all));
 }
 
 /** @param {string} key */
 export function hasText(key) {
-  return key in words;
+	return key in words;
 }
 
 /**
@@ -52,16 +52,16 @@ export function hasText(key) {
  * @param {ParentNode} root
  */
 export function fillText(root) {
-  for (const element of root.querySelectorAll('[data-text]')) {
-    element.textContent = t(/** @type {HTMLElement} */ (element).dataset.text ?? '');
-  }
-  for (const element of root.querySelectorAll('[data-label]')) {
-    setLabel(/** @type {HTMLElement} */ (element), /** @type {HTMLElement} */ (element).dataset.label ?? '');
-  }
-  for (const element of root.querySelectorAll('[data-placeholder]')) {
-    const input = /** @type {HTMLInputElement} */ (element);
-    input.placeholder = t(input.dataset.placeholder ?? '');
-  }
+	for (const element of root.querySelectorAll('[data-text]')) {
+		element.textContent = t(/** @type {HTMLElement} */ (element).dataset.text ?? '');
+	}
+	for (const element of root.querySelectorAll('[data-label]')) {
+		setLabel(/** @type {HTMLElement} */ (element), /** @type {HTMLElement} */ (element).dataset.label ?? '');
+	}
+	for (const element of root.querySelectorAll('[data-placeholder]')) {
+		const input = /** @type {HTMLInputElement} */ (element);
+		input.placeholder = t(input.dataset.placeholder ?? '');
+	}
 }
 
 /**
@@ -69,10 +69,10 @@ export function fillText(root) {
  * @param {string} key
  */
 export function setLabel(element, key) {
-  const label = t(key);
-  element.setAttribute('aria-label', label);
-  const shortcut = element.getAttribute('aria-keyshortcuts');
-  if (element instanceof HTMLButtonElement) {
-    element.title = shortcut ? `${label} (${shortcut.toUpperCase()})` : label;
-  }
+	const label = t(key);
+	element.setAttribute('aria-label', label);
+	const shortcut = element.getAttribute('aria-keyshortcuts');
+	if (element instanceof HTMLButtonElement) {
+		element.title = shortcut ? `${label} (${shortcut.toUpperCase()})` : label;
+	}
 }

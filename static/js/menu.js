@@ -1,0 +1,64 @@
+// @ts-check
+/** The menu behind the three dots: reactions, views, and what is needed less often. */
+
+import { byId, make } from './dom.js';
+import { Emitter } from './emitter.js';
+
+const REACTIONS = ['👍', '👏', '❤️', '😂', '🎉', '😮'];
+
+/** Emits `reaction` with an emoji and `view` with a name. */
+export class Menu extends Emitter {
+	#menu = byId('menu');
+	#button = byId('more');
+	/** @param {Event} event */
+	#outside = (event) => {
+		const target = /** @type {Node} */ (event.target);
+		if (!this.#menu.contains(target) && !this.#button.contains(target)) this.show(false);
+	};
+
+	constructor() {
+		super();
+		this.#button.addEventListener('click', () => this.show(this.#menu.hidden));
+		this.#menu.addEventListener('keydown', (event) => {
+			if (event.key !== 'Escape') return;
+			this.show(false);
+			this.#button.focus();
+		});
+		for (const emoji of REACTIONS) {
+			const button = make('button', 'reaction-button', emoji);
+			button.type = 'button';
+			button.addEventListener('click', () => {
+				this.emit('reaction', emoji);
+				this.show(false);
+			});
+			this.#menu.querySelector('.reactions')?.append(button);
+		}
+		for (const radio of this.#views()) radio.addEventListener('change', () => this.emit('view', radio.value));
+		for (const item of this.#menu.querySelectorAll('.item')) {
+			item.addEventListener('click', () => this.show(false));
+		}
+	}
+
+	/** The view that was chosen; `auto` until then. */
+	get view() {
+		return this.#views().find((radio) => radio.checked)?.value ?? 'auto';
+	}
+
+	/** @param {boolean} open */
+	show(open) {
+		if (open === !this.#menu.hidden) return;
+		this.#menu.hidden = !open;
+		this.#button.setAttribute('aria-expanded', String(open));
+		if (open) {
+			document.addEventListener('pointerdown', this.#outside);
+			/** @type {HTMLElement | null} */ (this.#menu.querySelector('button, input'))?.focus();
+		} else {
+			document.removeEventListener('pointerdown', this.#outside);
+		}
+	}
+
+	/** @returns {HTMLInputElement[]} */
+	#views() {
+		return [.../** @type {NodeListOf<HTMLInputElement>} */ (this.#menu.querySelectorAll('[name=view]'))];
+	}
+}
