@@ -18,6 +18,8 @@ from collections import deque
 _MS = 1_000_000
 _UNITS_A_MS = (1 << 18) / 1000
 _GROUP_UNITS = round(5 * _UNITS_A_MS)  # packets sent within 5 ms are one burst
+_BURST_NS = 5 * _MS
+_BURST_MAX_NS = 100 * _MS
 _PAUSE_NS = 2_000 * _MS
 _TREND_GROUPS = 20
 _SMOOTHING = 0.9
@@ -50,6 +52,7 @@ class Estimator:
         self._group_first = -1
         self._group_last = 0
         self._group_ns = now_ns
+        self._group_start_ns = now_ns
         self._group_bits = 0
         self._before: tuple[int, int] | None = None  # send time and arrival of the last group
         self._delay_ms = 0.0
@@ -75,13 +78,26 @@ class Estimator:
             self._group_bits += size_bytes * 8
             return False
         fell = False
-        if step > _GROUP_UNITS:
+        if step > _GROUP_UNITS and not self._catches_up(send_time, now_ns):
             fell = self._end_group(now_ns)
             self._group_first = send_time
+            self._group_start_ns = now_ns
         self._group_last = send_time
         self._group_ns = now_ns
         self._group_bits += size_bytes * 8
         return fell
+
+    def _catches_up(self, send_time: int, now_ns: int) -> bool:
+        """Whether a packet comes on the heels of the last although it was sent well after it.
+
+        Then both waited for the same thing, a busy event loop or a radio's turn, not in a queue
+        that our sender filled: they are one group, timed by its last packet.
+        """
+        since_ns = now_ns - self._group_ns
+        if since_ns > _BURST_NS or now_ns - self._group_start_ns > _BURST_MAX_NS:
+            return False
+        sent_ms = ((send_time - self._group_last) & 0xFF_FFFF) / _UNITS_A_MS
+        return since_ns / _MS < sent_ms
 
     def received_bps(self, now_ns: int) -> int:
         """What has arrived over the last half second."""

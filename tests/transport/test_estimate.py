@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +68,22 @@ def test_a_still_picture_does_not_pull_the_estimate_down() -> None:
     estimator = Estimator(2_500_000)
     run(estimator, Link(10_000_000, jitter_ms=8), 30, send_bps=150_000)
     assert estimator.bps >= 2_500_000
+
+
+@pytest.mark.parametrize(("spacing_ms", "stall_ms"), [(5, 50), (10, 100), (20, 200), (33, 300)])
+def test_a_server_that_stalls_does_not_take_it_for_a_full_link(
+    spacing_ms: int, stall_ms: int
+) -> None:
+    """Once a second the event loop reads nothing for a while, then all that came meanwhile."""
+    estimator = Estimator(2_500_000)
+    for number in range(30_000 // spacing_ms):
+        sent_ns = number * spacing_ms * MS
+        arrived_ns = sent_ns + 20 * MS
+        stalled_ns = arrived_ns % (1000 * MS)
+        if stalled_ns < stall_ms * MS:
+            arrived_ns += stall_ms * MS - stalled_ns + number % 40 * 50_000
+        estimator.add(sent_ns * (1 << 18) // 1_000_000_000 & 0xFF_FFFF, 100, arrived_ns)
+    assert estimator.bps == 2_500_000
 
 
 def test_a_narrow_link_is_found_within_seconds() -> None:
