@@ -22,7 +22,7 @@ from calliope.mixer import kernels, overlay, scaling, theme
 from calliope.mixer.canvas import Canvas
 from calliope.mixer.mask import Mask
 from calliope.mixer.overlay import Caption, LabelSource, MarkKind, Overlay
-from calliope.mixer.resample import Plan, Span, plan
+from calliope.mixer.resample import Span, plan
 from calliope.mixer.scene import Fit, Tile
 
 PLACEMENTS = 256
@@ -98,13 +98,12 @@ def _nearest_even(numerator: int, denominator: int, limit: int) -> int:
 class _Slot:
     """What one tile of a canvas last showed."""
 
-    __slots__ = ("caption", "generation", "key", "overlay", "picture", "waited")
+    __slots__ = ("generation", "overlay", "picture", "pixels", "waited")
 
     def __init__(self) -> None:
         self.picture: TilePicture | None = None
-        self.key: tuple[object, ...] = ()
-        self.caption: Caption | None = None
-        self.overlay = Overlay()
+        self.pixels: tuple[object, ...] = ()
+        self.overlay = overlay.clear()
         self.generation = 0
         self.waited = 0
 
@@ -113,8 +112,6 @@ class _Slot:
 
         That is when any new one was made, and now and then: a request may have been dropped.
         """
-        if not self.overlay.missing:
-            return False
         self.waited += 1
         return generation != self.generation or self.waited >= ASK_AGAIN_TICKS
 
@@ -149,39 +146,44 @@ class TileCompositor:
             canvas.clear()
             shown.tiles = tiles
             shown.slots = [_Slot() for _ in tiles]
-        touched = 0
+        touched = int(moved and not tiles)
         for picture, slot in zip(pictures, shown.slots, strict=True):
-            if self._refresh(canvas, picture, slot):
+            if self._refresh(picture, slot):
+                self._paint(canvas, picture, slot.overlay)
                 touched += 1
-        return max(touched, int(moved))
+        return touched
 
     def paint_picture(self, canvas: Canvas, tile: Tile, frame: Frame) -> None:
         """Put a frame into its tile, bars included; the one thing that backends do differently."""
         raise NotImplementedError
 
-    def _refresh(self, canvas: Canvas, picture: TilePicture, slot: _Slot) -> bool:
-        """Repaint the tile if anything about it changed; whether it did."""
-        waiting = slot.is_waiting(self._labels.generation)
-        if picture is slot.picture and not waiting:
+    def _refresh(self, picture: TilePicture, slot: _Slot) -> bool:
+        """Note what the tile shall show; whether that differs from what it shows."""
+        waiting = slot.overlay.missing > 0 and slot.is_waiting(self._labels.generation)
+        last = slot.picture
+        if picture is last and not waiting:
             return False
         slot.picture = picture
         frame = picture.frame
-        key = (
-            None if frame is None else (frame.serial, frame.arrived_ns, frame.y.shape),
-            picture.name,
-            picture.muted,
-            picture.stalled,
-            picture.speaking,
-            picture.hand,
+        same_caption = (
+            last is not None
+            and picture.name == last.name
+            and picture.muted == last.muted
+            and picture.stalled == last.stalled
+            and picture.hand == last.hand
+            and (frame is None) == (last.frame is None)
         )
-        if not self._redraw(picture, slot, waiting) and key == slot.key:
-            return False
-        slot.key = key
-        self._paint(canvas, picture, slot.overlay)
-        return True
+        changed = not same_caption or last is None or picture.speaking != last.speaking
+        if frame is not None and (last is None or frame is not last.frame):
+            pixels = (frame.serial, frame.arrived_ns, frame.y.shape)  # another source, if need be
+            changed |= pixels != slot.pixels
+            slot.pixels = pixels
+        if not same_caption or waiting:
+            changed |= self._redraw(picture, slot, same_caption)
+        return changed
 
-    def _redraw(self, picture: TilePicture, slot: _Slot, waiting: bool) -> bool:
-        """Draw the tile's overlay anew where it must change; whether it did."""
+    def _redraw(self, picture: TilePicture, slot: _Slot, same_caption: bool) -> bool:
+        """Draw the tile's overlay anew; whether that made a difference."""
         tile = picture.tile
         caption = Caption(
             tile.id,
@@ -193,51 +195,27 @@ class TileCompositor:
             picture.hand,
             picture.frame is None,
         )
-        if caption == slot.caption and not waiting:
-            return False
         slot.generation = self._labels.generation  # before drawing: better to ask once too often
         slot.waited = 0
         drawn = overlay.draw(caption, self._labels)
-        same = caption == slot.caption and drawn.missing == slot.overlay.missing
-        slot.caption = caption
-        if not same:
-            slot.overlay = drawn
-        return not same
+        if same_caption and drawn.missing == slot.overlay.missing:
+            return False
+        slot.overlay = drawn
+        return True
 
     def _paint(self, canvas: Canvas, picture: TilePicture, drawn: Overlay) -> None:
-        tile = picture.tile
+        tile, flat, width, height = picture.tile, canvas.flat, canvas.width, canvas.height
         if picture.frame is None:
-            kernels.fill_picture(
-                canvas.flat, canvas.width, canvas.height, *_area(tile), *theme.EMPTY_TILE
-            )
+            kernels.fill_picture(flat, width, height, *_area(tile), *theme.EMPTY_TILE)
         else:
             self.paint_picture(canvas, tile, picture.frame)
         if picture.stalled:
-            kernels.fade_picture(
-                canvas.flat, canvas.width, canvas.height, *_area(tile), theme.STALLED_LIGHT
-            )
-        for sprite in drawn.sprites:
-            kernels.blend_sprite(
-                canvas.flat,
-                canvas.width,
-                canvas.height,
-                tile.x + sprite.x,
-                tile.y + sprite.y,
-                sprite.keep_y,
-                sprite.add_y,
-                sprite.keep_c,
-                sprite.add_u,
-                sprite.add_v,
-            )
+            kernels.fade_picture(flat, width, height, *_area(tile), theme.STALLED_LIGHT)
+        if drawn.boxes.size:
+            kernels.blend_sprites(flat, width, height, tile.x, tile.y, drawn.ink, drawn.boxes)
         if picture.speaking:
-            kernels.outline_picture(
-                canvas.flat,
-                canvas.width,
-                canvas.height,
-                *_area(tile),
-                overlay.border(tile.h),
-                *theme.SPEAKING,
-            )
+            thick = overlay.border(tile.h)
+            kernels.outline_picture(flat, width, height, *_area(tile), thick, *theme.SPEAKING)
 
 
 def _area(tile: Tile) -> tuple[int, int, int, int]:
@@ -294,8 +272,8 @@ def _paint_scaled(canvas: Canvas, tile: Tile, frame: Frame, scratch: _Scratch) -
         frame.y,
         frame.u,
         frame.v,
-        *luma,
-        *chroma,
+        luma,
+        chroma,
         scratch.lines,
         scratch.spill,
     )
@@ -306,7 +284,7 @@ def _paint_scaled(canvas: Canvas, tile: Tile, frame: Frame, scratch: _Scratch) -
 @functools.lru_cache(maxsize=PLACEMENTS)
 def _plan(
     width: int, height: int, tile_width: int, tile_height: int, fit: Fit
-) -> tuple[Placement, Plan, Plan]:
+) -> tuple[Placement, Plane, Plane]:
     """Where a picture lands, and how its luma and its chroma get there."""
     placement = place(width, height, tile_width, tile_height, fit)
     rows, columns, size = placement.rows, placement.columns, (placement.h, placement.w)

@@ -8,15 +8,36 @@ row to the next. Nothing outside the rectangle is written.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 from numba import types
 
 from calliope.jit import kernel
 from calliope.media import Plane
+from calliope.mixer.simd import (
+    add_bytes,
+    add_words,
+    byte_at,
+    high_product,
+    load_half,
+    pack_unsigned,
+    put_byte,
+    raise_low,
+    skip,
+    splat_words,
+    start_of,
+    store_low,
+    upper_bytes,
+)
+
+Boxes: TypeAlias = npt.NDArray[np.int64]
 
 # A mask is taken as it comes (strided, read-only): one compilation for all of them.
 _MASK = types.Array(types.uint8, 2, "A", readonly=True)
 _SPRITE = types.Array(types.uint8, 2, "C")
+_FLAT = types.Array(types.uint8, 1, "C")
 _INT = types.int64
 
 
@@ -39,16 +60,30 @@ def fade(target: Plane, at: int, stride: int, w: int, h: int, towards: int, keep
 
 
 @kernel
-def blend(target: Plane, at: int, stride: int, keep: Plane, add: Plane) -> None:
-    """``target = target * keep / 255 + add`` over a rectangle the shape of ``keep`` and ``add``.
+def blend(target: Plane, at: int, stride: int, ink: Plane, begin: int, w: int, h: int) -> None:
+    """``target = target * keep / 255 + add`` over a rectangle of ``w`` x ``h``.
 
-    Both are 2-D. Where they come from :func:`lay_ink` their sum cannot pass 255.
+    ``keep`` is ``h`` rows of ``w`` bytes in the flat ``ink`` from ``begin`` on, ``add`` follows
+    it. Where they come from :func:`lay_ink` their sum cannot pass 255.
     """
-    rows, columns = keep.shape
-    for y in range(rows):
-        for x in range(columns):
-            light = np.int32(target[at + x]) * np.int32(keep[y, x]) + 128
-            target[at + x] = min(255, ((light + (light >> 8)) >> 8) + add[y, x])
+    out, keep, add = (
+        start_of(target),
+        skip(start_of(ink), begin),
+        skip(start_of(ink), begin + w * h),
+    )
+    half = splat_words(128)
+    for y in range(h):
+        line = y * w
+        for x in range(0, w - 7, 8):
+            light = raise_low(load_half(out, at + x))
+            # Both are 256 times as much, so the upper half of their product is the product.
+            product = add_words(high_product(light, raise_low(load_half(keep, line + x))), half)
+            kept = upper_bytes(add_words(product, upper_bytes(product)))  # divided by 255, rounded
+            store_low(out, at + x, add_bytes(pack_unsigned(kept, kept), load_half(add, line + x)))
+        for x in range(w & ~7, w):
+            light_one = byte_at(out, at + x) * byte_at(keep, line + x) + 128
+            kept_one = (light_one + (light_one >> 8)) >> 8
+            put_byte(out, at + x, kept_one + byte_at(add, line + x))
         at += stride
 
 
@@ -96,12 +131,13 @@ def rounded(coverage: Plane, radius: int) -> None:
             coverage[height - 1 - y, width - 1 - x] = value
 
 
-@kernel(signature=types.void(*[_SPRITE] * 5, _MASK, _MASK, *[_INT] * 5))
+@kernel(signature=types.void(*[_SPRITE] * 6, _MASK, _MASK, *[_INT] * 5))
 def lay_ink(
     keep_y: Plane,
     add_y: Plane,
-    keep_c: Plane,
+    keep_u: Plane,
     add_u: Plane,
+    keep_v: Plane,
     add_v: Plane,
     luma: Plane,
     chroma: Plane,
@@ -120,7 +156,8 @@ def lay_ink(
     add_ink(keep_y, luma, y, x, alpha, 0)
     add_ink(add_u, chroma, y // 2, x // 2, alpha, value_uv >> 8)
     add_ink(add_v, chroma, y // 2, x // 2, alpha, value_uv & 255)
-    add_ink(keep_c, chroma, y // 2, x // 2, alpha, 0)
+    add_ink(keep_u, chroma, y // 2, x // 2, alpha, 0)
+    add_ink(keep_v, chroma, y // 2, x // 2, alpha, 0)
 
 
 @kernel
@@ -175,22 +212,23 @@ def fade_picture(
     fade(canvas, chroma + width * height // 4, width // 2, w // 2, h // 2, 128, keep)
 
 
-@kernel
-def blend_sprite(
-    canvas: Plane,
-    width: int,
-    height: int,
-    x: int,
-    y: int,
-    keep_y: Plane,
-    add_y: Plane,
-    keep_c: Plane,
-    add_u: Plane,
-    add_v: Plane,
+@kernel(signature=types.void(_FLAT, *[_INT] * 4, _FLAT, types.Array(types.int64, 1, "C")))
+def blend_sprites(
+    canvas: Plane, width: int, height: int, x: int, y: int, ink: Plane, boxes: Boxes
 ) -> None:
-    """Blend a sprite onto a flat canvas at an even place; see :class:`~calliope.mixer.overlay.
-    Sprite` for its planes."""
-    chroma = width * height + y // 2 * (width // 2) + x // 2
-    blend(canvas, y * width + x, width, keep_y, add_y)
-    blend(canvas, chroma, width // 2, keep_c, add_u)
-    blend(canvas, chroma + width * height // 4, width // 2, keep_c, add_v)
+    """Blend the sprites of a tile at ``x``, ``y`` onto a flat canvas.
+
+    ``boxes`` holds x, y, w, h of each sprite, in pixels of its tile, all even. ``ink`` holds for
+    each, one after another: keep and add of luma, keep and add of U, keep and add of V, row by
+    row.
+    """
+    begin = 0
+    for box in range(0, boxes.size, 4):
+        left, top, w, h = x + boxes[box], y + boxes[box + 1], boxes[box + 2], boxes[box + 3]
+        blend(canvas, top * width + left, width, ink, begin, w, h)
+        begin += 2 * w * h
+        at = width * height + top // 2 * (width // 2) + left // 2
+        blend(canvas, at, width // 2, ink, begin, w // 2, h // 2)
+        begin += w * h // 2
+        blend(canvas, at + width * height // 4, width // 2, ink, begin, w // 2, h // 2)
+        begin += w * h // 2

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from calliope.media import Plane
 from calliope.mixer import kernels, theme
@@ -54,29 +55,35 @@ class Caption:
 class Sprite:
     """A rectangle of blended ink at an even place in its tile, of even size.
 
-    ``keep_y`` and ``add_y`` are uint8 ``(h, w)``; ``keep_c``, ``add_u``, ``add_v`` uint8
-    ``(h // 2, w // 2)``. It starts clear.
+    ``ink`` is flat uint8: keep and add of luma, each ``(h, w)``, then keep and add of U and of V,
+    each ``(h // 2, w // 2)``; chroma's *keep* stands there twice, so that all planes blend alike.
+    It starts clear.
     """
 
-    __slots__ = ("add_u", "add_v", "add_y", "keep_c", "keep_y", "x", "y")
+    __slots__ = ("_planes", "height", "ink", "width", "x", "y")
 
     def __init__(self, x: int, y: int, width: int, height: int) -> None:
-        self.x = x
-        self.y = y
-        self.keep_y: Plane = np.full((height, width), 255, np.uint8)
-        self.add_y: Plane = np.zeros((height, width), np.uint8)
-        self.keep_c: Plane = np.full((height // 2, width // 2), 255, np.uint8)
-        self.add_u: Plane = np.zeros((height // 2, width // 2), np.uint8)
-        self.add_v: Plane = np.zeros((height // 2, width // 2), np.uint8)
+        self.x, self.y, self.width, self.height = x, y, width, height
+        self.ink: Plane = np.zeros(3 * width * height, np.uint8)
+        self._planes: list[Plane] = []
+        begin = 0
+        for h, w in ((height, width), (height // 2, width // 2), (height // 2, width // 2)):
+            for _ in range(2):
+                self._planes.append(self.ink[begin : begin + h * w].reshape(h, w))
+                begin += h * w
+        for keep in self._planes[::2]:
+            keep[:] = 255
 
     def lay(self, mask: Mask, x: int, y: int, colour: Colour, alpha: int = 255) -> None:
         """Put ink in the shape of ``mask`` at an even place over what is there."""
+        keep_y, add_y, keep_u, add_u, keep_v, add_v = self._planes
         kernels.lay_ink(
-            self.keep_y,
-            self.add_y,
-            self.keep_c,
-            self.add_u,
-            self.add_v,
+            keep_y,
+            add_y,
+            keep_u,
+            add_u,
+            keep_v,
+            add_v,
             mask.luma,
             mask.chroma,
             x,
@@ -89,10 +96,19 @@ class Sprite:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overlay:
-    """A tile's sprites, and how many masks were not rasterised yet and are left out."""
+    """A tile's sprites as ``kernels.blend_sprites`` takes them.
 
-    sprites: tuple[Sprite, ...] = ()
+    ``missing`` counts the masks that were not rasterised yet and are left out.
+    """
+
+    ink: Plane
+    boxes: npt.NDArray[np.int64]
     missing: int = 0
+
+
+def clear() -> Overlay:
+    """An overlay with nothing in it."""
+    return Overlay(np.zeros(0, np.uint8), np.zeros(0, np.int64))
 
 
 def draw(caption: Caption, labels: LabelSource) -> Overlay:
@@ -105,7 +121,13 @@ def draw(caption: Caption, labels: LabelSource) -> Overlay:
     if caption.hand:
         drawing.hand()
     drawing.plate()
-    return Overlay(tuple(drawing.sprites), drawing.missing)
+    if not drawing.sprites:
+        return Overlay(np.zeros(0, np.uint8), np.zeros(0, np.int64), drawing.missing)
+    return Overlay(
+        np.concatenate([sprite.ink for sprite in drawing.sprites]),
+        np.array([(s.x, s.y, s.width, s.height) for s in drawing.sprites], np.int64).reshape(-1),
+        drawing.missing,
+    )
 
 
 def text_height(tile_height: int) -> int:
@@ -209,7 +231,9 @@ class _Drawing:
             (name.width if name else 0) + (icon if muted else 0) + (side if name and muted else 0)
         )
         width = min(even(inner + 1), room) + 2 * side
-        sprite = Sprite(self.margin, y, width, height)
+        # Widths of whole vectors blend fastest; what is added stays clear.
+        full = min(-(-width // 16) * 16, caption.width - self.margin)
+        sprite = Sprite(self.margin, y, full, height)
         plate = rounded_mask(width, height, height // 3)
         sprite.lay(plate, 0, 0, theme.PLATE, theme.PLATE_ALPHA)
         x = side
@@ -222,5 +246,5 @@ class _Drawing:
 
 
 def _lay_centred(sprite: Sprite, mask: Mask, colour: Colour) -> None:
-    height, width = sprite.keep_y.shape
-    sprite.lay(mask, even((width - mask.width) / 2), even((height - mask.height) / 2), colour)
+    x, y = even((sprite.width - mask.width) / 2), even((sprite.height - mask.height) / 2)
+    sprite.lay(mask, x, y, colour)

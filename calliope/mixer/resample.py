@@ -10,11 +10,14 @@ them, so a rectangle of the picture is the same rectangle, halved, in the chroma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from calliope.media import Plane
 
 ROW_TOTAL = 32768
 """What row weights sum to where they are not whole numbers: a fraction of 2^15 each."""
@@ -240,25 +243,16 @@ def _bytes_of(offset: npt.NDArray[np.int64], samples: int) -> npt.NDArray[np.int
     return places.reshape(offset.shape[0], 16)
 
 
-class Plan(NamedTuple):
-    """How one plane of one size becomes a rectangle: what the kernel ``scale`` takes.
-
-    ``numbers`` is int64: exact, way, count, first, last, loads, as in :class:`Rows` and
-    :class:`Columns`, whose arrays the others are.
-    """
-
-    numbers: npt.NDArray[np.int64]
-    row_start: npt.NDArray[np.int32]
-    row_weight: npt.NDArray[np.uint16]
-    base: npt.NDArray[np.int32]
-    picks: npt.NDArray[np.uint8]
-    weight: npt.NDArray[np.int16]
+HEADER = 13
+"""Numbers at the start of a plan: exact, way, count, first, last, loads, rows, taps, and where
+row starts, row weights, bases, picks and weights begin, in bytes."""
+ALIGNMENT = 16
 
 
-def plan(size: tuple[int, int], rows: Span, columns: Span, target: tuple[int, int]) -> Plan:
-    """The plan to turn part of a plane into ``target``; sizes are (height, width).
+def plan(size: tuple[int, int], rows: Span, columns: Span, target: tuple[int, int]) -> Plane:
+    """How part of a plane becomes ``target``, as one uint8 table that the kernel ``scale`` reads.
 
-    Raises ValueError where a span is empty or leaves the plane.
+    Sizes are (height, width). Raises ValueError where a span is empty or leaves the plane.
     """
     down, across = taps(size[0], rows, target[0]), taps(size[1], columns, target[1])
     row = plan_rows(down, size[0])
@@ -267,6 +261,23 @@ def plan(size: tuple[int, int], rows: Span, columns: Span, target: tuple[int, in
     if down.width == 1 and across.width == 1 and int(np.ptp(across.start)) == target[1] - 1:
         way, row_start = COPY, down.start.astype(np.int32)
     numbers = (row.exact, way, column.count, column.first, column.last, column.loads)
-    return Plan(
-        np.array(numbers, np.int64), row_start, row.weight, column.base, column.picks, column.weight
+    return packed(
+        (*numbers, *row.weight.shape),
+        (row_start, row.weight, column.base, column.picks, column.weight),
     )
+
+
+def packed(numbers: Sequence[int], arrays: Sequence[npt.NDArray[Any]]) -> Plane:
+    """Numbers, where each array begins, and the arrays, in one table aligned for vectors."""
+    header = 8 * (len(numbers) + len(arrays))
+    begins, parts, end = [], [], -(-header // ALIGNMENT) * ALIGNMENT
+    for array in arrays:
+        begins.append(end)
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        parts.append((end, data))
+        end = -(-(end + data.size) // ALIGNMENT) * ALIGNMENT
+    table: Plane = np.zeros(end, np.uint8)
+    table[:header] = np.array([*numbers, *begins], np.int64).view(np.uint8)
+    for begin, data in parts:
+        table[begin : begin + data.size] = data
+    return table

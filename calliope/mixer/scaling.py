@@ -41,6 +41,9 @@ from calliope.mixer.simd import (
     load_bytes,
     load_words,
     long_at,
+    longs_in,
+    number_at,
+    numbers_in,
     odds,
     pack_bytes,
     pack_words,
@@ -58,9 +61,10 @@ from calliope.mixer.simd import (
     store_low,
     store_words,
     unsigned_at,
+    unsigned_in,
+    words_in,
 )
 
-Numbers: TypeAlias = npt.NDArray[np.int64]
 Starts: TypeAlias = npt.NDArray[np.int32]
 Weights: TypeAlias = npt.NDArray[np.uint16]
 Line: TypeAlias = npt.NDArray[np.int16]
@@ -68,11 +72,8 @@ Line: TypeAlias = npt.NDArray[np.int16]
 # Any 2-D uint8 array is taken as it comes (strided, read-only): one compilation for all of them.
 _PLANE = types.Array(types.uint8, 2, "A", readonly=True)
 _FLAT = types.Array(types.uint8, 1, "C")
-_STARTS = types.Array(types.int32, 1, "C")
-_WEIGHTS = types.Array(types.uint16, 2, "C")
 _LINE = types.Array(types.int16, 1, "C")
 _INT = types.int64
-_PLAN = (types.Array(types.int64, 1, "C"), _STARTS, _WEIGHTS, _STARTS, _FLAT, _LINE)
 
 LINE_SLACK = 64
 """Words a scratch line must have beyond the widest source; nobody cares what they hold."""
@@ -399,104 +400,60 @@ def columns_blocks(
 
 @kernel
 def scale(
-    source: Plane,
-    numbers: Numbers,
-    row_start: Starts,
-    row_weight: Weights,
-    base: Starts,
-    picks: Plane,
-    weight: Line,
-    target: Plane,
-    at: int,
-    stride: int,
-    lines: Line,
-    spill: Plane,
+    source: Plane, plan: Plane, target: Plane, at: int, stride: int, lines: Line, spill: Plane
 ) -> None:
     """Resample ``source`` (2-D) into a rectangle of the flat ``target``.
 
-    The six arrays after ``source`` are a :class:`~calliope.mixer.resample.Plan` made for its
-    shape. ``lines`` (int16) has room for two lines as wide as the source plus ``LINE_SLACK`` each,
-    ``spill`` (uint8) for 16 bytes.
+    ``plan`` is a table that :func:`~calliope.mixer.resample.plan` made for its shape. ``lines``
+    (int16) has room for two lines as wide as the source plus ``LINE_SLACK`` each, ``spill``
+    (uint8) for 16 bytes.
     """
-    exact, way, count = numbers[0], numbers[1], numbers[2]
-    first, last, loads = numbers[3], numbers[4], numbers[5]
+    table = start_of(plan)
+    numbers = numbers_in(table, 0)
+    exact, way, count = number_at(numbers, 0), number_at(numbers, 1), number_at(numbers, 2)
+    first, last, loads = number_at(numbers, 3), number_at(numbers, 4), number_at(numbers, 5)
+    rows, taps = number_at(numbers, 6), number_at(numbers, 7)
+    starts = longs_in(table, number_at(numbers, 8))
+    weights = unsigned_in(table, number_at(numbers, 9))
+    base = longs_in(table, number_at(numbers, 10))
+    picks = skip(table, number_at(numbers, 11))
+    weight = words_in(table, number_at(numbers, 12))
     pixels, pitch, out = start_of(source), source.strides[0], start_of(target)
-    starts, weights = start_of(row_start), start_of(row_weight)
-    bases, orders, factors = start_of(base), start_of(picks), start_of(weight)
     upper = start_of(lines)
     lower = skip(upper, lines.size // 2)
     rest = start_of(spill)
-    rows, taps = row_weight.shape
     if way == COPY:
         for row in range(rows):
             begin = long_at(starts, row) * pitch + first
             copy_bytes(pixels, begin, out, at + row * stride, count)
         return
     for row in range(0, rows, 2):
-        other = min(row + 1, rows - 1)
-        after = min(row + 2, rows - 1)
-        top = long_at(starts, row) * pitch
-        middle = long_at(starts, other) * pitch
+        other, after = min(row + 1, rows - 1), min(row + 2, rows - 1)
+        top, middle = long_at(starts, row) * pitch, long_at(starts, other) * pitch
         sum_rows(pixels, top, pitch, skip(weights, row * taps), taps, exact, upper, first, last)
         sum_rows(
             pixels, middle, pitch, skip(weights, other * taps), taps, exact, lower, first, last
         )
         step = long_at(starts, after) * pitch - top
-        to, below = at + row * stride, at + other * stride
         ahead, pace = top + taps * pitch + step // 2 + first, step * 8 // count
+        to, below = at + row * stride, at + other * stride
         if way == ONE_GATHER:
             columns_once(
-                upper,
-                lower,
-                bases,
-                orders,
-                factors,
-                out,
-                to,
-                below,
-                count,
-                rest,
-                pixels,
-                ahead,
-                pace,
+                upper, lower, base, picks, weight, out, to, below, count, rest, pixels, ahead, pace
             )
         elif way == TWO_GATHERS:
             columns_twice(
-                upper,
-                lower,
-                bases,
-                orders,
-                factors,
-                out,
-                to,
-                below,
-                count,
-                rest,
-                pixels,
-                ahead,
-                pace,
+                upper, lower, base, picks, weight, out, to, below, count, rest, pixels, ahead, pace
             )
         elif way == PAIRS:
             columns_pairs(
-                upper,
-                lower,
-                bases,
-                orders,
-                factors,
-                out,
-                to,
-                below,
-                count,
-                rest,
-                pixels,
-                ahead,
-                pace,
+                upper, lower, base, picks, weight, out, to, below, count, rest, pixels, ahead, pace
             )
         else:
-            columns_blocks(upper, lower, bases, factors, loads, out, to, below, count, rest)
+            columns_blocks(upper, lower, base, weight, loads, out, to, below, count, rest)
 
 
-@kernel(signature=types.boolean(_FLAT, *[_INT] * 4, *[_PLANE] * 3, *_PLAN, *_PLAN, _LINE, _FLAT))
+@kernel(signature=types.boolean(_FLAT, *[_INT] * 4, *[_PLANE] * 3, _FLAT, _FLAT, _LINE, _FLAT))
 def scale_picture(
     canvas: Plane,
     width: int,
@@ -506,27 +463,17 @@ def scale_picture(
     luma: Plane,
     u: Plane,
     v: Plane,
-    numbers: Numbers,
-    row_start: Starts,
-    row_weight: Weights,
-    base: Starts,
-    picks: Plane,
-    weight: Line,
-    half_numbers: Numbers,
-    half_row_start: Starts,
-    half_row_weight: Weights,
-    half_base: Starts,
-    half_picks: Plane,
-    half_weight: Line,
+    luma_plan: Plane,
+    chroma_plan: Plane,
     lines: Line,
     spill: Plane,
 ) -> bool:
     """Resample one I420 picture into a rectangle of a flat ``width`` x ``height`` canvas.
 
     ``luma`` is ``(h, w)``, ``u`` and ``v`` ``((h + 1) // 2, (w + 1) // 2)``, rows may be strided.
-    Then come the plans for luma and for chroma, which set the rectangle's size, and scratch memory
-    as :func:`scale` wants it. Returns False, with nothing written, where the planes' shapes do not
-    belong together or a row's bytes are not adjacent.
+    The plans set the rectangle's size; scratch memory is as :func:`scale` wants it. Returns False,
+    with nothing written, where the planes' shapes do not belong together or a row's bytes are not
+    adjacent.
     """
     half = ((luma.shape[0] + 1) // 2, (luma.shape[1] + 1) // 2)
     if u.shape != half or v.shape != half:
@@ -535,35 +482,8 @@ def scale_picture(
         return False
     if luma.strides[0] < 0 or u.strides[0] < 0 or v.strides[0] < 0:
         return False
-    scale(
-        luma,
-        numbers,
-        row_start,
-        row_weight,
-        base,
-        picks,
-        weight,
-        canvas,
-        y * width + x,
-        width,
-        lines,
-        spill,
-    )
+    scale(luma, luma_plan, canvas, y * width + x, width, lines, spill)
     at = width * height + y // 2 * (width // 2) + x // 2
-    for plane in (u, v):
-        scale(
-            plane,
-            half_numbers,
-            half_row_start,
-            half_row_weight,
-            half_base,
-            half_picks,
-            half_weight,
-            canvas,
-            at,
-            width // 2,
-            lines,
-            spill,
-        )
-        at += width * height // 4
+    scale(u, chroma_plan, canvas, at, width // 2, lines, spill)
+    scale(v, chroma_plan, canvas, at + width * height // 4, width // 2, lines, spill)
     return True

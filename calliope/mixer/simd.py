@@ -56,6 +56,7 @@ BYTES, WORDS, LONGS = Vector(8), Vector(16), Vector(32)
 _I32 = ir.IntType(32)
 cgutils: Any = untyped_cgutils
 arrays: Any = untyped_arrays
+pointer_to: Any = types.CPointer
 _PLAIN = bool(vars(numba.config).get("DISABLE_JIT"))
 
 
@@ -116,6 +117,21 @@ def _load_one(extend: str) -> Callable[..., Any]:
         )
 
     return emit
+
+
+def _cast(bits: int) -> Callable[..., Any]:
+    def emit(builder: Any, pointer: Any, offset: Any) -> Any:
+        return builder.bitcast(builder.gep(pointer, [offset]), ir.IntType(bits).as_pointer())
+
+    return emit
+
+
+def _load_half(builder: Any, pointer: Any, offset: Any) -> Any:
+    half = ir.VectorType(ir.IntType(8), 8)
+    place = builder.bitcast(builder.gep(pointer, [offset]), half.as_pointer())
+    return _shuffle(*range(8), *[8] * 8)(
+        builder, builder.load(place, align=1), ir.Constant(half, None)
+    )
 
 
 def _store_one(builder: Any, pointer: Any, offset: Any, value: Any) -> None:
@@ -268,6 +284,12 @@ def load_bytes(array: Plane, offset: int) -> Bytes:
     return array[offset : offset + 16].copy()
 
 
+@lowered(BYTES, _load_half)
+def load_half(array: Plane, offset: int) -> Bytes:
+    """8 elements of a uint8 array, then 8 times 0."""
+    return np.concatenate((array[offset : offset + 8], np.zeros(8, np.uint8)))
+
+
 @lowered(WORDS, _load(WORDS))
 def load_words(array: Words, offset: int) -> Words:
     """8 elements of an int16 array."""
@@ -290,6 +312,36 @@ def unsigned_at(array: npt.NDArray[np.uint16], offset: int) -> int:
 def long_at(array: Longs, offset: int) -> int:
     """One element of an int32 array."""
     return int(array[offset])
+
+
+@lowered(types.int64, lambda builder, pointer, offset: builder.load(builder.gep(pointer, [offset])))
+def number_at(array: npt.NDArray[np.int64], offset: int) -> int:
+    """One element of an int64 array."""
+    return int(array[offset])
+
+
+@lowered(pointer_to(types.int64), _cast(64))
+def numbers_in(array: Plane, offset: int) -> npt.NDArray[np.int64]:
+    """The memory from a byte on, as int64; it must be aligned to that, as for those below."""
+    return array[offset:].view(np.int64)
+
+
+@lowered(pointer_to(types.int32), _cast(32))
+def longs_in(array: Plane, offset: int) -> Longs:
+    """The memory from a byte on, as int32."""
+    return array[offset:].view(np.int32)
+
+
+@lowered(pointer_to(types.int16), _cast(16))
+def words_in(array: Plane, offset: int) -> Words:
+    """The memory from a byte on, as int16."""
+    return array[offset:].view(np.int16)
+
+
+@lowered(pointer_to(types.uint16), _cast(16))
+def unsigned_in(array: Plane, offset: int) -> npt.NDArray[np.uint16]:
+    """The memory from a byte on, as uint16."""
+    return array[offset:].view(np.uint16)
 
 
 @lowered(types.void, _store_one)
@@ -381,6 +433,24 @@ def add_longs(a: Longs, b: Longs) -> Longs:
     return a + b
 
 
+@lowered(WORDS, lambda builder, a: builder.lshr(a, _constant(WORDS.llvm, [8] * 8)))
+def upper_bytes(a: Words) -> Words:
+    """The upper 8 bits of unsigned words."""
+    return (a.view(np.uint16) >> 8).view(np.int16)
+
+
+@lowered(BYTES, lambda builder, a, b: builder.add(a, b))
+def add_bytes(a: Bytes, b: Bytes) -> Bytes:
+    """Lane by lane, modulo 2^8."""
+    return a + b
+
+
+@lowered(BYTES, _packed("llvm.x86.sse2.packuswb.128", 0, 255))
+def pack_unsigned(a: Words, b: Words) -> Bytes:
+    """Sixteen words as unsigned bytes, saturated."""
+    return np.clip(np.concatenate((a, b)), 0, 255).astype(np.uint8)
+
+
 @lowered(LONGS, lambda builder, a: builder.ashr(a, _constant(LONGS.llvm, [21] * 4)))
 def shift_longs(a: Longs) -> Longs:
     """Lane by lane, 21 bits to the right."""
@@ -460,8 +530,7 @@ def _typed_start_of(_typing: Any, array: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return arrays.make_array(signature.args[0])(context, builder, arguments[0]).data
 
-    pointer: Any = types.CPointer
-    return pointer(array.dtype)(array), generate
+    return pointer_to(array.dtype)(array), generate
 
 
 def _skip(array: npt.NDArray[T], count: int) -> npt.NDArray[T]:

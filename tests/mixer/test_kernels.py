@@ -28,7 +28,7 @@ def scaled(plane: Plane, rows: Span, columns: Span, height: int, width: int) -> 
     lines = np.zeros(2 * (plane.shape[1] + scaling.LINE_SLACK), np.int16)
     scaling.scale(
         plane,
-        *made,
+        made,
         target.reshape(-1),
         2 * target.shape[1] + 35,
         target.shape[1],
@@ -180,13 +180,15 @@ def test_an_outline_is_as_thick_as_asked_and_empty_inside() -> None:
 def test_blending_is_the_rounded_weighted_sum(seed: int, width: int, height: int) -> None:
     rng = np.random.default_rng(seed)
     keep = rng.integers(0, 256, (height, width), dtype=np.uint8)
-    add = rng.integers(0, 256, (height, width), dtype=np.uint8)
+    add = ((255 - keep) * rng.random((height, width))).astype(np.uint8)
     before = rng.integers(0, 256, (height + 2, width + 6), dtype=np.uint8)
     after = before.copy()
-    kernels.blend(after.reshape(-1), after.shape[1] + 3, after.shape[1], keep, add)
+    ink = np.concatenate((np.zeros(5, np.uint8), keep.ravel(), add.ravel()))
+    stride = after.shape[1]
+    kernels.blend(after.reshape(-1), stride + 3, stride, ink, 5, width, height)
     expected = before.copy()
     inner = before[1:-1, 3:-3].astype(float) * keep / 255
-    expected[1:-1, 3:-3] = np.minimum(255, np.floor(inner + 0.5).astype(int) + add)
+    expected[1:-1, 3:-3] = np.floor(inner + 0.5).astype(int) + add
     assert (after == expected).all()
 
 
@@ -255,8 +257,8 @@ def test_planes_that_do_not_belong_together_are_refused_and_nothing_is_written()
             frame.y,
             u,
             v,
-            *whole_plan,
-            *half_plan,
+            whole_plan,
+            half_plan,
             lines,
             spill,
         )
