@@ -20,7 +20,7 @@ from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
-from av.video.reformatter import ColorRange
+from av.video.reformatter import ColorRange, Colorspace
 
 from calliope import h264, vp8
 from calliope.errors import MediaError
@@ -121,6 +121,10 @@ class Decoder:
                     context = _open(codec, self._max_pixels)
                 check_size(frame, self._max_pixels)
                 for picture in context.decode(av.Packet(frame.data)):
+                    if codec == "VP8":
+                        # The decoder takes "no clamping needed" (RFC 6386 section 9.2) for full
+                        # range, which VP8 does not have.
+                        picture.color_range = ColorRange.MPEG
                     y, u, v = read_planes(picture)
                     self._ring.write(y, u, v, frame.arrived_ns)
                     if not seen:
@@ -151,9 +155,19 @@ def check_size(frame: CodedFrame, max_pixels: int) -> None:
 
 
 def read_planes(picture: VideoFrame) -> tuple[Plane, Plane, Plane]:
-    """The picture's planes as limited-range I420, without a copy where it is that already."""
-    if picture.format.name != "yuv420p" or picture.color_range == ColorRange.JPEG:
-        picture = picture.reformat(format="yuv420p", dst_color_range=ColorRange.MPEG)
+    """The picture's planes as limited-range BT.601 I420, without a copy where it is that already.
+
+    H264 says in its headers where it is not (OBS, Safari: BT.709; some phones: full range); swscale
+    converts then, for about 4 ms a 720p picture.
+    """
+    full_range = picture.color_range == ColorRange.JPEG
+    bt709 = picture.colorspace == Colorspace.ITU709
+    if full_range or bt709 or picture.format.name != "yuv420p":
+        picture = picture.reformat(
+            format="yuv420p",
+            dst_color_range=ColorRange.MPEG,
+            dst_colorspace=Colorspace.ITU601 if bt709 else None,
+        )
     return _plane(picture.planes[0]), _plane(picture.planes[1]), _plane(picture.planes[2])
 
 

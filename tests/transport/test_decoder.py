@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import av
 import numpy as np
 import pytest
-from av.video.reformatter import ColorRange
+from av.video.reformatter import ColorRange, Colorspace
 
 from calliope.errors import MediaError
 from calliope.metrics import Metrics
@@ -150,6 +151,31 @@ def test_full_range_becomes_limited_range() -> None:
     assert luma_of(u) == 128
     full = frame.reformat(format="yuvj420p")
     assert abs(luma_of(read_planes(full)[0]) - 235) <= 1
+
+
+def test_bt709_becomes_bt601() -> None:
+    frame = av.VideoFrame(160, 120, "yuv420p")
+    for plane, value in zip(frame.planes, (81, 90, 240), strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    frame.colorspace = Colorspace.ITU709
+    y, u, v = (luma_of(plane) for plane in read_planes(frame))
+    # By hand: the same red, through linear light's R'G'B' and the other matrix.
+    assert abs(y - 94) <= 1
+    assert abs(u - 83) <= 1
+    assert abs(v - 231) <= 1
+
+
+def test_vp8_has_no_full_range_whatever_its_clamping_bit_says() -> None:
+    desk = Desk()
+    desk.decoder.start()
+    key = bytearray(encode("VP8", [235])[0])
+    key[10] ^= 0x40  # the clamping type: the second bit, at even odds, behind the start code
+    assert desk.decoder.submit(coded(bytes(key), key=True))
+    wait_until(lambda: desk.ring.written == 1)
+    frame = desk.ring.latest()
+    assert frame is not None
+    assert luma_of(frame.y) == 235
+    desk.end()
 
 
 def test_other_pixel_formats_are_converted() -> None:
