@@ -48,7 +48,7 @@ from calliope.clock import Clock, SystemClock
 from calliope.config import IceConfig
 from calliope.errors import MediaError
 from calliope.metrics import Metrics
-from calliope.transport import aioice_seams
+from calliope.transport import aioice_seams, sctp_seams
 from calliope.transport.aioice_seams import (
     Drop,
     IceConnection,
@@ -425,6 +425,8 @@ class PeerConnection(RTCPeerConnection):
     async def setRemoteDescription(self, sessionDescription: RTCSessionDescription) -> None:
         text, self._profiles = _hide_h264_profiles(sessionDescription.sdp)
         await super().setRemoteDescription(RTCSessionDescription(text, sessionDescription.type))
+        if self.sctp is not None:
+            sctp_seams.bound_reassembly(self.sctp, self._settings.drop)
 
     @property
     def localDescription(self) -> RTCSessionDescription:
@@ -525,6 +527,7 @@ def new_peer_connection(
 def check() -> None:
     """SeamError naming what the installed aiortc, aioice or pylibsrtp no longer has."""
     aioice_seams.check()
+    sctp_seams.check()
     attributes = ("certificates", "dtlsTransports", "iceTransports", "stream_id", "transceivers")
     updates = ("updateConnectionState", "updateIceConnectionState", "updateIceGatheringState")
     require_use(RTCPeerConnection.__init__, *(_PC + name for name in attributes))

@@ -9,15 +9,18 @@ import re
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiortc import RTCPeerConnection, RTCRtpSender, VideoStreamTrack
+from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, WEBRTC_STRING, DataChunk
 from av import AudioFrame
 
 from calliope.config import Config, IceConfig, LimitsConfig, ServerConfig
 from calliope.errors import RoomFull
 from calliope.media import EncodedAudio
 from calliope.transport import session as session_module
+from calliope.transport.sctp_seams import CHUNKS_MAX, STREAMS_MAX
 from calliope.transport.session import Session
 from tests.transport.calls import (
     FRAGMENT,
@@ -334,6 +337,34 @@ async def test_a_channel_that_is_never_read_ends_its_session(
     await until(lambda: member.left)
     assert member.events[-1] == "left"
     assert 'queue="channel",why="unread"' in server.metrics.render().decode()
+
+
+async def test_messages_that_never_end_fill_no_memory(
+    server: House, rooms: FakeRooms, caller: Caller
+) -> None:
+    await caller.call(server)
+    await until(lambda: caller.is_open)
+    ours = server.sessions.find("demo", caller.secret)._pc
+    theirs: Any = caller.pc.sctp
+    assert ours is not None
+    streams: Any = ours.sctp._inbound_streams  # type: ignore[union-attr]
+
+    async def begin_message(stream: int) -> None:
+        chunk = DataChunk(flags=SCTP_DATA_FIRST_FRAG)
+        chunk.tsn, chunk.stream_id, chunk.protocol = theirs._local_tsn, stream, WEBRTC_STRING
+        chunk.user_data = b"x"
+        theirs._local_tsn += 1
+        await theirs._send_chunk(chunk)
+        await asyncio.sleep(0)
+
+    # the last of a message never comes, so nothing is ever handed on
+    for number in range(3 * CHUNKS_MAX):
+        await begin_message(number % (2 * STREAMS_MAX))
+    dropped = 'calliope_drops_total{queue="network",why="sctp"}'
+    await until(lambda: dropped in server.metrics.render().decode())
+    assert len(streams) <= STREAMS_MAX
+    assert sum(len(stream.reassembly) for stream in streams.values()) <= CHUNKS_MAX
+    assert rooms.last.received == []
 
 
 async def test_messages_after_the_end_go_nowhere(
