@@ -42,6 +42,32 @@ def camera(seed: int, width: int, height: int, count: int = 8) -> list[Frame]:
     return frames
 
 
+def rotation(seed: int, width: int, height: int, count: int = 8) -> list[Frame]:
+    """``count`` different frames of one camera, quickly made: one picture, panned.
+
+    Planes lie in one I420 buffer where the size is even, as decoders and OpenCV like it.
+    """
+    (still,) = camera(seed, width, height, count=1)
+    frames = []
+    for index in range(count):
+        planes = [
+            np.roll(plane, index * 6 // part, axis=1)
+            for plane, part in ((still.y, 1), (still.u, 2), (still.v, 2))
+        ]
+        if width % 2 == 0 and height % 2 == 0:
+            buffer = np.concatenate([plane.reshape(-1) for plane in planes])
+            whole = buffer.reshape(height * 3 // 2, width)
+            luma = width * height
+            half = (height // 2, width // 2)
+            planes = [
+                whole[:height],
+                buffer[luma : luma * 5 // 4].reshape(half),
+                buffer[luma * 5 // 4 :].reshape(half),
+            ]
+        frames.append(Frame(planes[0], planes[1], planes[2], index + 1, index))
+    return frames
+
+
 def from_rgb(rgb: npt.NDArray[np.floating], serial: int) -> Frame:
     """A float RGB picture ``(h, w, 3)``, 0..255, as limited-range BT.601 I420."""
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]

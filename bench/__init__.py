@@ -1,0 +1,1 @@
+"""Benchmarks and what they are compared with; no part of the server."""
