@@ -33,6 +33,8 @@ _RECEIVE_BYTES = 1 << 18
 """A pause of the event loop's worth, about a second of one camera. What a server that cannot keep
 up leaves here becomes delay, for messages too (a megabyte was seen to hold them back by ten
 seconds); what does not fit is lost, and asked for again or not."""
+_DATAGRAM_BYTES = 2048
+_DRAIN_MAX = 32  # datagrams read in one turn of the loop: a flood must leave it to the others
 _QUEUE_MAX = 256  # DTLS and SCTP datagrams of one session that wait to be read
 
 
@@ -58,17 +60,31 @@ class IceProtocol(aioice.ice.StunProtocol):
     sock: socket.socket
 
     def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
+        """Take this datagram and what else has come meanwhile.
+
+        asyncio reads one a turn of the loop, which costs several times what the packet does; a
+        frame's packets come together.
+        """
+        self._sort(cast(bytes, data), addr)
+        for _ in range(_DRAIN_MAX):
+            try:
+                more, source = self.sock.recvfrom(_DATAGRAM_BYTES)
+            except OSError:  # there is no more, or the socket was closed by what came
+                return
+            self._sort(more, source)
+
+    def _sort(self, data: bytes, addr: tuple[Any, ...]) -> None:
         connection = cast(IceConnection, self.receiver)
-        first = cast(bytes, data)[0] if data else 255
+        first = data[0] if data else 255
         if 128 <= first < 192:
-            connection.on_media(cast(bytes, data))
+            connection.on_media(data)
         elif first < 4:
             try:
                 super().datagram_received(data, addr)
             except Exception:  # attributes of odd lengths raise whatever unpacking raises
                 connection.drop("malformed")
         elif 20 <= first < 64 and connection.knows(addr[0], addr[1]):
-            connection.data_received(cast(bytes, data), self.local_candidate.component)
+            connection.data_received(data, self.local_candidate.component)
         else:
             connection.drop("unexpected")
 

@@ -198,6 +198,28 @@ async def test_strangers_datagrams_change_nothing() -> None:
     await call.close()
 
 
+async def test_packets_that_come_together_are_read_together() -> None:
+    call = StockCall(video=GreyTrack())
+    await call.offer()
+    await call.answer()
+    for sender in call.client.getSenders():
+        await sender.stop()
+    connection = connection_of(call)
+    route = connection.route
+    assert route is not None
+    protocol = cast(Any, connection._nominated[1].protocol)
+    seen: list[bytes] = []
+    connection.on_media = seen.append
+    with socket.socket(route[0].family, socket.SOCK_DGRAM) as source:
+        for number in range(5):
+            source.sendto(b"\x80%d" % number, route[0].getsockname())
+    protocol.datagram_received(b"\x80first", ("192.0.2.1", 1))  # no await between: nobody else read
+    assert [data for data in seen if len(data) < 3 or data == b"\x80first"] == [
+        b"\x80first", b"\x800", b"\x801", b"\x802", b"\x803", b"\x804",
+    ]  # fmt: skip
+    await call.close()
+
+
 async def test_a_flood_of_handshakes_is_bounded() -> None:
     metrics = Metrics()
     peer = aiortc_seams.new_peer_connection(
