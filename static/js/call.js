@@ -72,6 +72,7 @@ export class CallScreen {
 			video: this.#video,
 			tiles: byId('tiles'),
 			onWhole: () => void this.#toggleFullscreen(),
+			onStopScreen: () => this.#call?.stopScreen(),
 			onTurn: () => this.#call?.cameraTurned(),
 			onPicture: () => {
 				this.#pictureShown = true;

@@ -46,14 +46,17 @@ export class Stage {
 	/** The key of the tile that is enlarged, for this person alone. @type {string | null} */
 	#pinned = null;
 	#onWhole;
+	#onStopScreen;
 
 	/**
 	 * @param {{picture: HTMLElement, video: HTMLVideoElement, tiles: HTMLElement,
-	 *   onTurn: () => void, onPicture: () => void, onWhole: () => void}} parts `onTurn`: the camera has
-	 *   another shape, `onPicture`: the first frame is there, `onWhole`: full screen is wanted
+	 *   onTurn: () => void, onPicture: () => void, onWhole: () => void,
+	 *   onStopScreen: () => void}} parts `onTurn`: the camera has another shape, `onPicture`: the
+	 *   first frame is there, `onWhole`: full screen is wanted
 	 */
-	constructor({ picture, video, tiles, onTurn, onPicture, onWhole }) {
+	constructor({ picture, video, tiles, onTurn, onPicture, onWhole, onStopScreen }) {
 		this.#onWhole = onWhole;
+		this.#onStopScreen = onStopScreen;
 		this.#picture = picture;
 		this.#video = video;
 		this.#tiles = tiles;
@@ -286,8 +289,15 @@ export class Stage {
 		// One's own screen in the picture of it, in the picture of it: a card stands there instead.
 		const mine = key === `screen:${this.#you}`;
 		const card = element.querySelector('.own-screen');
-		if (mine && !card) element.append(make('p', 'own-screen', t('screen.own')));
+		if (mine && !card) element.append(this.#makeScreenCard());
 		if (!mine) card?.remove();
+	}
+
+	#makeScreenCard() {
+		const stop = make('button', 'primary', t('call.screen_stop'));
+		stop.type = 'button';
+		stop.addEventListener('click', () => this.#onStopScreen());
+		return make('div', 'own-screen', make('p', '', t('screen.own')), stop);
 	}
 
 	/** Lays the own camera, or the own avatar while it is off, over the own tile. */

@@ -263,6 +263,18 @@ async def test_discs_have_the_colours_of_the_composed_picture(page: Page, url: s
     assert tuple(discs) == theme.DISCS
 
 
+async def test_every_module_of_a_visit_is_fetched_at_once() -> None:
+    page_text = (static_dir() / "index.html").read_text("utf-8")
+    preloaded = set(re.findall(r'rel="modulepreload" href="/static/js/(\w+)\.js"', page_text))
+    needed, fresh = set(), {"main"}
+    while fresh:
+        needed |= fresh
+        sources = [(static_dir() / "js" / f"{name}.js").read_text("utf-8") for name in fresh]
+        found = re.findall(r"^import .* from '\./(\w+)\.js';$", "\n".join(sources), re.MULTILINE)
+        fresh = set(found) - needed
+    assert preloaded == needed - {"main"}
+
+
 async def test_every_word_the_page_asks_for_is_written_and_no_other() -> None:
     words = set(json.loads((static_dir() / "text" / "en.json").read_text("utf-8")))
     sources = [*static_dir().glob("*.html"), *(static_dir() / "js").glob("*.js")]
