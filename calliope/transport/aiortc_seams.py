@@ -17,8 +17,10 @@ Each seam with its symptom, its cause and when it may go:
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -63,6 +65,7 @@ from calliope.transport.rtp import RtpPacket, read_packet
 from calliope.transport.timeline import Timeline
 
 _PC = "_RTCPeerConnection__"
+_EARLY_PACKETS = 64
 _SENT = {"audio": "OPUS", "video": "VP8"}
 _ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 _AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
@@ -265,6 +268,7 @@ class MediaTransport(RTCDtlsTransport):
         self._drop = drop
         self._receivers: dict[int, MediaReceiver] = {}  # by payload type
         self._senders: set[MediaSender] = set()
+        self._early: deque[bytes] = deque(maxlen=_EARLY_PACKETS)
         self._burst: Burst | None = None
         self._plain = False
 
@@ -350,10 +354,24 @@ class MediaTransport(RTCDtlsTransport):
         except (OSError, Error, ValueError):
             self._drop("socket")
 
+    def _setup_srtp(self) -> None:
+        """Have keys; then take what came while there were none.
+
+        The peer may send from the moment it has sent its last handshake message, which for us still
+        waits in a queue: its first keyframe must not be lost for that.
+        """
+        super()._setup_srtp()
+        asyncio.get_running_loop().call_soon(self._receive_early)
+
+    def _receive_early(self) -> None:
+        while self._early and self._rx_srtp is not None:
+            self._receive_media(self._early.popleft())
+
     def _receive_media(self, data: bytes) -> None:
         """One SRTP or SRTCP datagram (RFC 5764 section 5.1.2), from anybody."""
         session = self._rx_srtp
         if session is None:
+            self._early.append(data)
             return
         control = is_rtcp(data)
         try:
@@ -536,6 +554,7 @@ def check() -> None:
     require_use(RTCPeerConnection.setRemoteDescription, _PC + "createTransceiver")
     require_use(getattr(RTCPeerConnection, _PC + "connect"), "send", "receive")
     require_use(RTCDtlsTransport.__init__, "_rx_srtp", "_tx_srtp", "_state")
+    require_use(RTCDtlsTransport.start, "_setup_srtp")
     require_use(RTCIceTransport.__init__, "_connection")
     require_use(RTCIceGatherer.__init__, "_connection")
     require_use(RTCRtpSender.__init__, "_ssrc", "_rtx_ssrc", "_stream_id")

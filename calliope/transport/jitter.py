@@ -91,6 +91,13 @@ class JitterBuffer:
         """Whether frames wait for a packet that was lost."""
         return bool(self._missing)
 
+    def lacks(self, sequence: int) -> bool:
+        """Whether a packet sent again is of use: it is missing, or newer than all that came."""
+        if self._highest is None:
+            return True
+        step = signed_16(sequence - self._highest)
+        return step > 0 or self._highest + step in self._missing
+
     def resync(self) -> None:
         """Drop what is held and wait for the next keyframe (the decoder lost its way)."""
         self._give_up(self._highest + 1 if self._highest is not None else 0, "resync")

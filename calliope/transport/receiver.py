@@ -116,7 +116,7 @@ class VideoIn:
         self._max_pixels = max_pixels
         self._on_feed = on_feed
         self.feed: VideoFeed | None = None
-        self.limit_bps: int | None = None
+        self._limit_bps: int | None = None
         self._heard_ns = clock.now_ns()
         self._receiver: MediaReceiver | None = None
         self._reports: Reports | None = None
@@ -130,6 +130,17 @@ class VideoIn:
         self._pli_ns: int | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+
+    @property
+    def limit_bps(self) -> int | None:
+        return self._limit_bps
+
+    @limit_bps.setter
+    def limit_bps(self, bps: int | None) -> None:
+        changed = bps != self._limit_bps
+        self._limit_bps = bps
+        if changed:
+            self._send_estimate()
 
     def attach(self, receiver: MediaReceiver) -> None:
         """Take what ``receiver`` gets from now on."""
@@ -181,6 +192,10 @@ class VideoIn:
         if form.repairs is not None:
             unwrapped = self._unwrap(packet, form.repairs)
             if unwrapped is None or form.repairs not in receiver.formats:
+                return
+            if not self._buffer.lacks(unwrapped.sequence):
+                # Chromium probes the link with packets sent again that nobody missed.
+                self._estimate(packet, now_ns)
                 return
             original = unwrapped
             form = receiver.formats[form.repairs]
@@ -357,11 +372,11 @@ class VideoIn:
 
     def _send_estimate(self) -> None:
         receiver, reports = self._receiver, self._reports
-        if receiver is None or reports is None:
+        if receiver is None or reports is None or self._closed:
             return
         bps = self._estimator.bps
-        if self.limit_bps is not None:
-            bps = min(bps, self.limit_bps)
+        if self._limit_bps is not None:
+            bps = min(bps, self._limit_bps)
         remb = RtcpPsfbPacket(
             fmt=RTCP_PSFB_APP,
             ssrc=receiver.own_ssrc,

@@ -165,6 +165,19 @@ def test_a_gap_is_asked_for_after_a_moment_and_again_until_it_is_filled() -> Non
     assert buffer.due_ns is None
 
 
+def test_a_packet_sent_again_is_of_use_only_where_one_is_missing() -> None:
+    buffer, sender = JitterBuffer(), Sender(sequence=0xFFFE)
+    first, second = sender.frame(1, key=True)[0], sender.frame(1)[0]
+    assert buffer.lacks(first[0])
+    buffer.insert(*first, 0)
+    assert not buffer.lacks(first[0])
+    buffer.insert(*sender.frame(1)[0], 0)
+    assert buffer.lacks(second[0])
+    assert buffer.lacks(sender.frame(1)[0][0])  # lost at the end, not yet known to be missing
+    buffer.insert(*second, 0)
+    assert not buffer.lacks(second[0])
+
+
 def test_a_long_round_trip_is_given_time_to_answer() -> None:
     buffer, sender = JitterBuffer(), Sender()
     buffer.insert(*sender.frame(1, key=True)[0], 0)

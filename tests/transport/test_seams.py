@@ -198,6 +198,32 @@ async def test_strangers_datagrams_change_nothing() -> None:
     await call.close()
 
 
+async def test_what_comes_before_the_keys_is_taken_once_they_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The peer sends at once behind its last handshake message, which we have yet to read."""
+    call = StockCall(video=GreyTrack())
+    await call.offer()
+    taken: list[bytes] = []
+    transport = call.sender("video").media_transport
+    setup = RTCDtlsTransport._setup_srtp
+
+    def setup_late(self: RTCDtlsTransport) -> None:
+        if self is transport:
+            receive = transport.connection.on_media
+            for number in range(100):
+                receive(b"\x80%d" % number)
+            monkeypatch.setattr(transport, "_receive_media", taken.append)
+        setup(self)
+
+    monkeypatch.setattr(RTCDtlsTransport, "_setup_srtp", setup_late)
+    await call.answer()
+    await until(lambda: bool(taken))
+    kept = aiortc_seams._EARLY_PACKETS
+    assert taken == [b"\x80%d" % number for number in range(100 - kept, 100)]
+    await call.close()
+
+
 async def test_packets_that_come_together_are_read_together() -> None:
     call = StockCall(video=GreyTrack())
     await call.offer()
