@@ -17,6 +17,7 @@ from calliope.errors import Forbidden, NotFound, RoomFull
 from calliope.media import AudioSink, EncodedAudio, Post
 from calliope.member import JoinRequest, Member, Outlet
 from calliope.metrics import Metrics
+from calliope.mixer.lead import Lead, follow
 from calliope.mixer.scene import Layout, Scene, TickOutput, ViewName
 from calliope.names import clean_name
 from calliope.seat import Seat
@@ -95,6 +96,8 @@ class Room:
         self._pts_90k = 0
         self._delay_ms = 0.0
         self._speaking: frozenset[str] = frozenset()
+        self._speaking_since: dict[str, int] = {}
+        self._lead = Lead()
         self._scene = Scene()
         self._started = False
         self.video_mixer = mixers.video(lambda out: post(lambda: self._deliver_video(out)))
@@ -217,6 +220,7 @@ class Room:
         for seat in list(self._seats.values()):
             if seat.lost_ns is not None and now_ns - seat.lost_ns >= kept_ns:
                 del self._seats[seat.id]
+        self._follow_lead()
         self.refresh()
         for member in self.members:
             if member.stats_due_ns is not None and now_ns >= member.stats_due_ns:
@@ -463,5 +467,14 @@ class Room:
                 seat.speaking = id in ids
                 seat.spoke_ns = now_ns
         self._speaking = ids
+        self._speaking_since = {id: self._speaking_since.get(id, now_ns) for id in ids}
+        self._follow_lead()
         self.broadcast({"type": "speaking", "ids": sorted(ids)})
         self.refresh()
+
+    def _follow_lead(self) -> None:
+        """Let the main speaker follow who speaks; the next scene shows it."""
+        before = self._lead if self._lead.id in self._seats else Lead()
+        self._lead = follow(before, self._speaking_since, self.clock.now_ns())
+        if self._lead is not before and self._lead.id is not None:
+            self._seats[self._lead.id].led_ns = self._lead.since_ns

@@ -54,6 +54,7 @@ class Seat:
     camera_on_ns: int = 0
     speaking: bool = False
     spoke_ns: int = 0
+    led_ns: int = 0
     lost_ns: int | None = None
     uplinks: dict[str, Uplink] = field(default_factory=dict)
 
@@ -110,6 +111,7 @@ class Seat:
             camera_stalled=camera_stalled,
             screen_stalled=screen_stalled,
             spoke_ns=self.spoke_ns,
+            led_ns=self.led_ns,
         )
 
     def _is_paused(self, source: str) -> bool:

@@ -12,6 +12,8 @@ BITS_PER_PIXEL = 0.08
 MIN_KBPS = 120
 MAX_KBPS = 2500
 SCREEN_FPS = 15
+SCREEN_SIZE = (1920, 1080)
+"""Asked of every screen: its canvas follows its size, so its size must not follow its tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ def size_uplinks(layouts: Iterable[Layout], fps: int) -> dict[tuple[str, str], U
     for layout in layouts:
         for tile in layout.tiles:
             width, height = sizes.get((tile.id, tile.source), (0, 0))
-            sizes[tile.id, tile.source] = (max(width, tile.w), max(height, tile.h))
+            shown = SCREEN_SIZE if tile.source == "screen" else (tile.w, tile.h)
+            sizes[tile.id, tile.source] = (max(width, shown[0]), max(height, shown[1]))
     uplinks = {}
     for (id, source), (width, height) in sizes.items():
         rate = min(fps, SCREEN_FPS) if source == "screen" else fps

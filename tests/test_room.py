@@ -622,3 +622,49 @@ def test_an_uplink_follows_the_tile() -> None:
     assert ada.outlet.of("uplink")[-1]["width"] == 640
     house.video.tick(3000, layout=layout_of("p1", serial=2))
     assert len(ada.outlet.of("uplink")) == 1
+
+
+def test_a_screen_is_asked_for_whole_however_small_it_is_shown() -> None:
+    """Its canvas follows its size: if that followed the tile, both would shrink to nothing."""
+    house = House()
+    ada = house.join("Ada")
+    house.join("Ada", previous=ada.secret, screen=True)
+    ada.member.receive('{"type":"view","name":"presenter"}')
+    tile = Tile("p1", "screen", 0, 0, 320, 180, "contain")
+    house.video.tick(0, layout=Layout("presenter", 1, (640, 360), (tile,)))
+    uplink = next(m for m in ada.outlet.of("uplink")[::-1] if m["source"] == "screen")
+    assert (uplink["width"], uplink["height"], uplink["fps"]) == (1920, 1080, 15)
+
+
+def test_the_main_speaker_does_not_flicker() -> None:
+    """Ada talks; Grace coughs, then talks on: one change, when she has talked for a second."""
+    house = House()
+    ada = house.join("Ada")
+    house.join("Grace")
+
+    def main() -> str:
+        house.rooms.sweep()
+        return max(house.video.scene.people, key=lambda person: person.led_ns).id
+
+    def speak(*ids: str) -> None:
+        house.audio.deliver(None, {}, frozenset(ids))
+
+    speak("p1")
+    assert main() == "p1"
+    house.clock.advance(s=5)
+    speak()
+    speak("p2")
+    assert main() == "p1"
+    house.clock.advance(ms=300)
+    speak()
+    assert main() == "p1"
+    speak("p2")
+    house.clock.advance(ms=900)
+    assert main() == "p1"
+    house.clock.advance(ms=200)
+    assert main() == "p2"
+    speak("p1", "p2")
+    house.clock.advance(s=9)
+    assert main() == "p2"
+    ada.member.leave(lost=False)
+    assert main() == "p2"

@@ -38,10 +38,10 @@ def grid(people: Sequence[Person], canvas: tuple[int, int], fit: Fit = "crop") -
 def speaker(
     people: Sequence[Person], canvas: tuple[int, int], fit: Fit = "crop"
 ) -> tuple[Tile, ...]:
-    """Whoever spoke last large, the others in a strip along the canvas's longer side."""
+    """The main speaker large, the others in a strip along the canvas's longer side."""
     if len(people) < 2:
         return grid(people, canvas, fit)
-    seat = max(range(len(people)), key=lambda index: (people[index].spoke_ns, -index))
+    seat = max(range(len(people)), key=lambda index: (_leading(people[index]), -index))
     others = [person for index, person in enumerate(people) if index != seat]
     stage, strip = _split(len(others), canvas)
     shown = most_recent(others, len(strip))
@@ -57,12 +57,12 @@ def presenter(
 ) -> tuple[Tile, ...]:
     """A shared screen large and uncropped, the cameras beside it; without a screen, the grid.
 
-    Of several screens that of whoever spoke last is shown.
+    Of several screens that of whoever was last the main speaker is shown.
     """
     sharing = [person for person in people if person.screen is not None]
     if not sharing:
         return grid(people, canvas, fit)
-    presenting = max(sharing, key=lambda person: person.spoke_ns)
+    presenting = max(sharing, key=_leading)
     stage, strip = _split(len(people), canvas, beside=True)
     shown = most_recent(people, len(strip))
     return (
@@ -80,6 +80,11 @@ def most_recent(people: Sequence[Person], seats: int) -> list[Person]:
         key=lambda index: (-people[index].spoke_ns, people[index].camera is None, index),
     )
     return [people[index] for index in sorted(ranked[:seats])]
+
+
+def _leading(person: Person) -> tuple[int, int]:
+    """Greatest for the main speaker, or whoever was it last; among others, who spoke last."""
+    return person.led_ns, person.spoke_ns
 
 
 def gap(canvas: tuple[int, int]) -> int:

@@ -17,7 +17,7 @@ class Person:
     """One participant as the mixer sees it. Order in the scene is seat order and stable.
 
     ``camera`` or ``screen`` is None while there is nothing to show (off, or never sent).
-    ``spoke_ns`` is when this person last spoke (0: never).
+    ``spoke_ns`` is when this person last spoke, ``led_ns`` when last the main speaker (0: never).
     """
 
     id: str
@@ -30,6 +30,7 @@ class Person:
     camera_stalled: bool = False
     screen_stalled: bool = False
     spoke_ns: int = 0
+    led_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
