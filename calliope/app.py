@@ -28,7 +28,8 @@ from calliope.mixer.glyphs import GlyphAtlas
 from calliope.mixer.opus import load_library
 from calliope.mixer.own_layout import OwnLayout, allow_local_modules
 from calliope.mixer.scene import Fit, TickOutput, ViewName
-from calliope.mixer.video import LayoutFunction, VideoMixer
+from calliope.mixer.video import VideoMixer
+from calliope.mixer.view import LayoutFunction
 from calliope.room import AudioDeliver
 from calliope.rooms import Rooms
 from calliope.tls import build_context, local_address

@@ -15,6 +15,15 @@ from calliope.mixer.canvas import Canvas
 KEYFRAME_SPACING_90K = VIDEO_CLOCK_HZ // 2
 """Keyframe requests closer together than this are answered by one keyframe (2 a second)."""
 
+_SCREEN_OPTIONS = {
+    # Scrolling through a full 1080p page of 12-pixel text at 15 fps and 2.7 Mbit/s: with a
+    # quantiser of up to 56 and no drops it comes at 25 dB and takes 15 Mbit/s; with these, 30 dB
+    # and 2.7 Mbit/s, in fewer pictures (docs/decisions.md).
+    "screen-content-mode": "1",
+    "qmax": "46",
+    "drop-threshold": "30",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Rendition:
@@ -40,16 +49,42 @@ def parse_renditions(specs: tuple[str, ...], canvas: tuple[int, int]) -> tuple[R
     return tuple(renditions)
 
 
+def screen_renditions(
+    renditions: tuple[Rendition, ...], ordinary: tuple[int, int], canvas: tuple[int, int]
+) -> tuple[Rendition, ...]:
+    """The renditions of a view that shows a screen on a ``canvas`` of its own (width, height).
+
+    The first is the canvas itself, at a bitrate that grows with its pixels beyond those of the
+    ``ordinary`` canvas; the others are as much smaller as their names say, at their own bitrates,
+    for these are what weak links carry.
+    """
+    top = renditions[0]
+    share = max(1.0, canvas[0] * canvas[1] / (ordinary[0] * ordinary[1]))
+    smaller = [
+        Rendition(
+            rendition.name,
+            max(2, round(canvas[0] * rendition.height / top.height / 2) * 2),
+            max(2, round(canvas[1] * rendition.height / top.height / 2) * 2),
+            rendition.kbps,
+        )
+        for rendition in renditions[1:]
+    ]
+    return (Rendition(top.name, *canvas, round(top.kbps * share)), *smaller)
+
+
 class VideoEncoder:
     """VP8 at a fixed bitrate. Used by one thread; ``close`` frees libvpx's memory.
 
     Renditions are of a fixed bitrate because an open libvpx context takes no new one: reopening
     costs a keyframe, so a viewer is moved between renditions instead.
+
+    ``screen`` is for pictures of text: they never get coarser than what can be read; what the
+    bitrate does not carry at that quality is dropped, and ``encode`` returns None.
     """
 
-    def __init__(self, rendition: Rendition, fps: int) -> None:
+    def __init__(self, rendition: Rendition, fps: int, *, screen: bool = False) -> None:
         self.rendition = rendition
-        self._wants_keyframe = False
+        self._wants_keyframe = True
         self._last_keyframe_90k: int | None = None
         context = av.CodecContext.create("libvpx", "w")
         assert isinstance(context, av.VideoCodecContext)
@@ -81,6 +116,8 @@ class VideoEncoder:
             # Off: costs a third of the encoding time, and cameras denoise already.
             "noise-sensitivity": "0",
         }
+        if screen:
+            context.options |= _SCREEN_OPTIONS
         context.open()
         self._context: av.VideoCodecContext | None = context
 

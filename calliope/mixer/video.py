@@ -4,86 +4,60 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping
 
 from calliope.clock import NS_PER_S, Clock, Tick, Ticker
-from calliope.media import VIDEO_CLOCK_HZ, EncodedFrame, Frame, FrameSource
+from calliope.media import VIDEO_CLOCK_HZ, EncodedFrame, Frame
 from calliope.metrics import Metrics
-from calliope.mixer.canvas import Canvas
-from calliope.mixer.compositor import Compositor, TilePicture, scale_canvas
-from calliope.mixer.encoder import Rendition, VideoEncoder
-from calliope.mixer.scene import Layout, Person, Scene, TickOutput, Tile, ViewName
+from calliope.mixer.compositor import Compositor
+from calliope.mixer.encoder import Rendition
+from calliope.mixer.scene import Layout, Person, Scene, SourceKind, TickOutput, ViewName
+from calliope.mixer.view import LayoutFunction, View
 
 _log = logging.getLogger(__name__)
 
 LATE_NS = 5_000_000
 """A tick that begins later than this is counted as late."""
-SETTLE_TICKS = 15
-"""How long an unchanged picture goes on being encoded, so that the encoder can sharpen it."""
 WARNING_SPACING_NS = 10 * NS_PER_S
 
-LayoutFunction: TypeAlias = Callable[[Sequence[Person], tuple[int, int]], tuple[Tile, ...]]
 
+class _Frames:
+    """Each source's newest frame, taken once a tick however many views show it.
 
-class _View:
-    """One composed canvas and the encoders of its watched renditions."""
+    ``arrivals_ns`` tells when those that are new in this tick arrived.
+    """
 
-    def __init__(
-        self, name: ViewName, canvas: Canvas, compositor: Compositor, arrange: LayoutFunction
-    ) -> None:
-        self.canvas = canvas
-        self.encoders: dict[str, VideoEncoder] = {}
-        self.layout = Layout(name, 0, (canvas.width, canvas.height), ())
-        self._compositor = compositor
-        self._arrange = arrange
-        self._people: tuple[Person, ...] | None = None
-        self._unchanged_ticks = 0
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+        self._age_s = metrics.frame_age_s
+        self._clock = clock
+        self._taken: dict[tuple[str, SourceKind], Frame | None] = {}
+        self._serials: dict[tuple[str, SourceKind], int] = {}
+        self._people: tuple[Person, ...] = ()
+        self.arrivals_ns: list[int] = []
 
-    def arrange(self, people: tuple[Person, ...]) -> Layout | None:
-        """Lay the people out; the new layout where it differs from the last one, else None."""
-        if people is self._people:
-            return None
-        first = self._people is None
-        self._people = people
-        tiles = self._arrange(people, self.layout.canvas)
-        if tiles == self.layout.tiles and not first:
-            return None
-        self.layout = replace(self.layout, serial=self.layout.serial + 1, tiles=tiles)
-        return self.layout
+    def begin(self, people: tuple[Person, ...]) -> None:
+        """A new tick: ask every source again."""
+        for key, frame in self._taken.items():
+            if frame is not None:
+                self._serials[key] = frame.serial
+        self._taken.clear()
+        self.arrivals_ns.clear()
+        if people is not self._people:
+            self._people = people
+            present = {person.id for person in people}
+            self._serials = {k: v for k, v in self._serials.items() if k[0] in present}
 
-    def compose(self, frames: Mapping[tuple[str, str], Frame | None]) -> None:
-        """Bring the canvas up to date. ``frames`` is keyed by (participant id, source kind)."""
-        people = {person.id: person for person in self._people or ()}
-        pictures = [
-            _picture(tile, people[tile.id], frames.get((tile.id, tile.source)))
-            for tile in self.layout.tiles
-        ]
-        touched = self._compositor.compose(self.canvas, pictures)
-        self._unchanged_ticks = 0 if touched else self._unchanged_ticks + 1
-
-    def is_due(self, fps: int) -> bool:
-        """Whether this tick's canvas is worth sending: while it moves, then once a second."""
-        return self._unchanged_ticks <= SETTLE_TICKS or self._unchanged_ticks % fps == 0
-
-    def close(self) -> None:
-        for encoder in self.encoders.values():
-            encoder.close()
-        self.encoders.clear()
-
-
-def _picture(tile: Tile, person: Person, frame: Frame | None) -> TilePicture:
-    stalled = person.camera_stalled if tile.source == "camera" else person.screen_stalled
-    return TilePicture(
-        tile=tile,
-        frame=frame,
-        name=person.name,
-        muted=person.muted,
-        stalled=stalled,
-        speaking=person.speaking,
-        hand=person.hand,
-    )
+    def latest(self, person: Person, kind: SourceKind) -> Frame | None:
+        """This tick's frame of a camera or screen, None while it has none."""
+        key = person.id, kind
+        if key in self._taken:
+            return self._taken[key]
+        source = person.camera if kind == "camera" else person.screen
+        frame = self._taken[key] = None if source is None else source.latest()
+        if frame is not None and self._serials.get(key) != frame.serial:
+            self._age_s.observe((self._clock.now_ns() - frame.arrived_ns) / NS_PER_S)
+            self.arrivals_ns.append(frame.arrived_ns)
+        return frame
 
 
 class VideoMixer:
@@ -108,17 +82,18 @@ class VideoMixer:
     ) -> None:
         self._fps = fps
         self._canvas = canvas
-        self._renditions = {rendition.name: rendition for rendition in renditions}
+        self._renditions = renditions
         self._layouts = layouts
         self._build_compositor = build_compositor
         self._clock = clock
         self._metrics = metrics
         self._deliver = deliver
         self._scene = Scene()
-        self._views: dict[ViewName, _View] = {}
-        self._small: dict[tuple[ViewName, str], Canvas] = {}
+        self._watched: frozenset[tuple[ViewName, str]] = frozenset()
+        self._views: dict[ViewName, View] = {}
+        self._frames = _Frames(metrics, clock)
+        self._untold: dict[ViewName, Layout] = {}  # a broken tick's layout goes out with the next
         self._keyframes_wanted: set[tuple[ViewName, str]] = set()
-        self._serials: dict[tuple[str, str], int] = {}
         self._warned_ns = -WARNING_SPACING_NS
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="video-mixer", daemon=True)
@@ -178,108 +153,73 @@ class VideoMixer:
         """Compose and encode one tick (the thread's whole work; tests call it directly)."""
         scene = self._scene
         pts_90k = tick.index * VIDEO_CLOCK_HZ // self._fps
-        watched = {view for view, _ in scene.watched}
         self._close_unwatched(scene)
-        layouts = []
-        for name in watched:
-            layout = self._view(name).arrange(scene.people)
-            if layout is not None:
-                layouts.append(layout)
-        frames, arrivals_ns = self._latest_frames(scene.people, watched)
+        self._frames.begin(scene.people)
         encoded = []
-        for name in sorted(watched):
-            view = self._views[name]
+        for name in sorted({view for view, _ in scene.watched}):
+            view = self._view(name)
+            if not view.takes_turn(tick.index):
+                continue
+            layout = view.arrange(scene.people, self._frames.latest)
+            if layout is not None:
+                self._untold[name] = layout
             with self._metrics.compose_s.time():
-                view.compose(frames)
-            renditions = [r for v, r in scene.watched if v == name]
+                view.compose(self._frames.latest)
+            renditions = sorted(r for v, r in scene.watched if v == name)
             encoded += self._encode(name, view, renditions, pts_90k)
+        arrivals_ns = self._frames.arrivals_ns
         delay_ns = (
             self._clock.now_ns() - sum(arrivals_ns) // len(arrivals_ns) if arrivals_ns else None
         )
-        return TickOutput(pts_90k, delay_ns, tuple(layouts), tuple(encoded))
+        layouts = tuple(self._untold.values())
+        self._untold.clear()
+        return TickOutput(pts_90k, delay_ns, layouts, tuple(encoded))
 
-    def _view(self, name: ViewName) -> _View:
+    def _view(self, name: ViewName) -> View:
         view = self._views.get(name)
         if view is None:
-            view = _View(name, Canvas(*self._canvas), self._build_compositor(), self._layouts[name])
-            self._views[name] = view
+            view = self._views[name] = View(
+                name,
+                fps=self._fps,
+                canvas=self._canvas,
+                renditions=self._renditions,
+                arrange=self._layouts[name],
+                compositor=self._build_compositor(),
+            )
         return view
 
     def _close_unwatched(self, scene: Scene) -> None:
         """Free what nobody watches any more; it is made anew when somebody does."""
-        watched = {view for view, _ in scene.watched}
-        for name in [name for name in self._views if name not in watched]:
-            self._views.pop(name).close()
-        for name, view in self._views.items():
-            for rendition in [r for r in view.encoders if (name, r) not in scene.watched]:
-                view.encoders.pop(rendition).close()
-        for key in [key for key in self._small if key not in scene.watched]:
-            del self._small[key]
-
-    def _latest_frames(
-        self, people: Iterable[Person], watched: set[ViewName]
-    ) -> tuple[dict[tuple[str, str], Frame | None], list[int]]:
-        """Each shown source's newest frame, taken once a tick however many views show it.
-
-        Beside them, when those that are new in this tick arrived.
-        """
-        sources: dict[tuple[str, str], FrameSource] = {}
-        by_id = {person.id: person for person in people}
-        for name in watched:
-            for tile in self._views[name].layout.tiles:
-                person = by_id[tile.id]
-                source = person.camera if tile.source == "camera" else person.screen
-                if source is not None:
-                    sources[tile.id, tile.source] = source
-        now_ns = self._clock.now_ns()
-        frames = {}
-        serials = {}
-        arrivals_ns = []
-        for key, source in sources.items():
-            frame = frames[key] = source.latest()
-            if frame is not None:
-                serials[key] = frame.serial
-                if self._serials.get(key) != frame.serial:
-                    self._metrics.frame_age_s.observe((now_ns - frame.arrived_ns) / NS_PER_S)
-                    arrivals_ns.append(frame.arrived_ns)
-        self._serials = serials
-        return frames, arrivals_ns
+        if scene.watched is self._watched:
+            return
+        self._watched = scene.watched
+        for name in list(self._views):
+            renditions = {r for v, r in scene.watched if v == name}
+            self._views[name].keep_only(renditions)
+            if not renditions:
+                del self._views[name]
+                self._untold.pop(name, None)
 
     def _encode(
-        self, name: ViewName, view: _View, renditions: Iterable[str], pts_90k: int
+        self, name: ViewName, view: View, renditions: Iterable[str], pts_90k: int
     ) -> list[tuple[tuple[ViewName, str], EncodedFrame]]:
-        due = view.is_due(self._fps)
         encoded = []
-        for rendition_name in sorted(renditions):
-            key = (name, rendition_name)
-            encoder = view.encoders.get(rendition_name)
-            fresh = encoder is None
-            if encoder is None:
-                encoder = VideoEncoder(self._renditions[rendition_name], self._fps)
-                view.encoders[rendition_name] = encoder
+        for rendition in renditions:
+            key = name, rendition
+            encoder = view.encoder(rendition)
             if key in self._keyframes_wanted:
                 self._keyframes_wanted.discard(key)
                 encoder.request_keyframe()
-            if not (due or fresh or encoder.keyframe_pending):
+            if not view.is_worth_encoding(encoder):
                 continue
             with self._metrics.encode_s.time():
-                frame = encoder.encode(self._scaled(key, view.canvas), pts_90k)
+                frame = encoder.encode(view.picture(rendition), pts_90k)
             if frame is None:
                 self._metrics.drops.labels(queue="encoder", why="rate").inc()
+                view.unsettle()
                 continue
             if frame.keyframe:
                 self._metrics.keyframes.inc()
             self._metrics.encoded_bytes.inc(sum(map(len, frame.payloads)))
             encoded.append((key, frame))
         return encoded
-
-    def _scaled(self, key: tuple[ViewName, str], canvas: Canvas) -> Canvas:
-        """The canvas at the rendition's size: itself where it has that size already."""
-        rendition = self._renditions[key[1]]
-        if (rendition.width, rendition.height) == (canvas.width, canvas.height):
-            return canvas
-        small = self._small.get(key)
-        if small is None:
-            small = self._small[key] = Canvas(rendition.width, rendition.height)
-        scale_canvas(canvas, small)
-        return small

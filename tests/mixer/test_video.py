@@ -3,99 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
 
-import av
 import numpy as np
 import pytest
 
-from calliope import vp8
-from calliope.clock import FakeClock, SystemClock, Tick
-from calliope.media import EncodedFrame, Frame
+from calliope.clock import FakeClock, SystemClock
+from calliope.media import Frame
 from calliope.metrics import Metrics
 from calliope.mixer import layout
 from calliope.mixer.canvas import Canvas
 from calliope.mixer.compositor import Compositor, TilePicture, build_compositor
 from calliope.mixer.encoder import Rendition, VideoEncoder, parse_renditions
-from calliope.mixer.mask import Mask
-from calliope.mixer.scene import Person, Scene, TickOutput, ViewName
-from calliope.mixer.video import SETTLE_TICKS, VideoMixer
+from calliope.mixer.scene import Person, Scene, TickOutput
+from calliope.mixer.video import VideoMixer
+from calliope.mixer.view import SETTLE_TICKS
+from tests.mixer.desk import CANVAS, FPS, TOP, Camera, Desk, NoLabels, Stream, decode, sample
 from tests.waiting import wait_until
-
-Stream: TypeAlias = tuple[ViewName, str]
-
-CANVAS = (320, 180)
-FPS = 30
-TOP: Stream = ("grid", "180p")
-
-
-class NoLabels:
-    """A label source without a single glyph."""
-
-    generation = 0
-
-    def label(self, name: str, height_px: int, max_width_px: int) -> Mask | None:
-        return None
-
-    def initials(self, name: str, height_px: int) -> Mask | None:
-        return None
-
-    def mark(self, kind: str, size_px: int) -> Mask | None:
-        return None
-
-
-class Camera:
-    """A flat grey picture that changes whenever ``paint`` is called."""
-
-    def __init__(self, grey: int) -> None:
-        self._serial = 0
-        self.paint(grey)
-
-    def paint(self, grey: int) -> None:
-        self._serial += 1
-        chroma = np.full((45, 80), 128, np.uint8)
-        luma = np.full((90, 160), grey, np.uint8)
-        self._frame = Frame(luma, chroma, chroma, self._serial, 0)
-
-    def latest(self) -> Frame | None:
-        return self._frame
-
-
-class Desk:
-    """A mixer ticked by hand."""
-
-    def __init__(self, renditions: Sequence[str] = ("180p:300",)) -> None:
-        self.clock = FakeClock()
-        self.metrics = Metrics()
-        self.outputs: list[TickOutput] = []
-        self.mixer = VideoMixer(
-            fps=FPS,
-            canvas=CANVAS,
-            renditions=parse_renditions(tuple(renditions), CANVAS),
-            layouts={"grid": partial(layout.grid), "speaker": partial(layout.speaker)},
-            build_compositor=lambda: build_compositor("numba", NoLabels()),
-            clock=self.clock,
-            metrics=self.metrics,
-            deliver=self.outputs.append,
-        )
-        self._index = 0
-
-    def tick(self, count: int = 1) -> TickOutput:
-        for _ in range(count):
-            output = self.mixer.tick(Tick(self._index, 0, 0))
-            self._index += 1
-        return output
-
-
-def decode(frames: Sequence[EncodedFrame]) -> list[av.VideoFrame]:
-    decoder = av.CodecContext.create("vp8", "r")
-    assert isinstance(decoder, av.VideoCodecContext)
-    pictures = []
-    for frame in frames:
-        data = b"".join(vp8.parse_payload(payload).data for payload in frame.payloads)
-        pictures += decoder.decode(av.Packet(data))
-    return pictures
 
 
 def test_what_is_watched_is_composed_and_decodes_to_the_right_picture() -> None:
@@ -179,6 +104,79 @@ def test_a_view_watched_again_starts_with_its_layout_and_a_keyframe() -> None:
     output = desk.tick()
     assert [layout.view for layout in output.layouts] == ["speaker"]
     assert output.frames[0][1].keyframe
+
+
+def test_views_and_renditions_cost_once_however_many_watch_and_nothing_unwatched() -> None:
+    desk = Desk(("180p:300", "90p:100"))
+    people = (Person("p1", "Ada", camera=Camera(60)), Person("p2", "Lin", camera=Camera(90)))
+    for watched, compositions, encodings in (
+        ({TOP}, 1, 1),
+        ({TOP, ("grid", "90p")}, 1, 2),
+        ({TOP, ("speaker", "180p"), ("speaker", "90p")}, 2, 3),
+        (set(), 0, 0),
+    ):
+        desk.mixer.show(Scene(people, frozenset(watched)))
+        desk.composed.clear()
+        before = sample(desk.metrics, "calliope_encode_seconds_count")
+        desk.tick()
+        assert len(desk.composed) == compositions
+        assert sample(desk.metrics, "calliope_encode_seconds_count") - before == encodings
+
+
+def test_a_new_layout_lands_whole_in_the_frame_its_message_names() -> None:
+    """Dark and bright cameras change places: no frame shows some of both layouts."""
+    desk = Desk(("180p:1000",))
+    dark, bright = Camera(50), Camera(200)
+    ada = Person("p1", "Ada", camera=dark, led_ns=2)
+    lin = Person("p2", "Lin", camera=bright, led_ns=1)
+    view: Stream = ("speaker", "180p")
+    desk.mixer.show(Scene((ada, lin), frozenset({view})))
+    outputs = [desk.tick() for _ in range(8)]
+    desk.mixer.show(Scene((ada, replace(lin, led_ns=3)), frozenset({view})))
+    outputs += [desk.tick() for _ in range(8)]
+    changed = [output for output in outputs if output.layouts]
+    assert [output.pts_90k for output in changed] == [outputs[0].pts_90k, outputs[8].pts_90k]
+    pictures = decode([frame for output in outputs for _, frame in output.frames])
+    assert len(pictures) == len(outputs)
+    for output, picture in zip(outputs, pictures, strict=True):
+        layout = changed[output.pts_90k >= changed[1].pts_90k].layouts[0]
+        luma = picture.to_ndarray()
+        for tile in layout.tiles:
+            seen = luma[tile.y + 4 : tile.y + tile.h - 4, tile.x + 4 : tile.x + tile.w - 4]
+            grey = 50 if tile.id == "p1" else 200
+            assert abs(float(np.median(seen)) - grey) < 8
+            assert float(np.mean(np.abs(seen - float(grey)) < 25)) > 0.97
+
+
+def test_tick_health_is_counted() -> None:
+    desk = Desk()
+    camera = Camera(60)
+    desk.mixer.show(Scene((Person("p1", "Ada", camera=camera),), frozenset({TOP})))
+    desk.clock.advance(ms=20)
+    desk.tick()
+    desk.tick()
+    camera.paint(70)
+    desk.tick()
+    assert sample(desk.metrics, "calliope_compose_seconds_count") == 3
+    assert sample(desk.metrics, "calliope_encode_seconds_count") == 3
+    assert sample(desk.metrics, "calliope_frame_age_seconds_count") == 2
+    assert sample(desk.metrics, "calliope_frame_age_seconds_sum") > 0.04
+    text = desk.metrics.render().decode()
+    for name in ("late_ticks", "skipped_ticks", "ticks"):
+        assert f"# TYPE calliope_{name}_total counter" in text
+
+
+def test_the_threads_late_and_skipped_ticks_are_counted() -> None:
+    clock = FakeClock()
+    desk = Desk(clock=clock)
+    labels = {"kind": "video"}
+    desk.mixer.start()
+    wait_until(lambda: sample(desk.metrics, "calliope_ticks_total", labels) >= 1)
+    clock.advance(ms=110)
+    wait_until(lambda: sample(desk.metrics, "calliope_skipped_ticks_total", labels) == 2)
+    wait_until(lambda: sample(desk.metrics, "calliope_late_ticks_total", labels) == 1)
+    desk.mixer.stop()
+    desk.mixer.join()
 
 
 def test_a_broken_source_costs_ticks_not_the_thread() -> None:
