@@ -29,7 +29,8 @@ class Link:
 
 
 class Outlet(Protocol):
-    """One session's way out, made by the transport. Called on the event loop; never blocks."""
+    """One session's way out, made by the transport. Called on the event loop; never blocks, and
+    only ``end`` calls back into the room."""
 
     def send_message(self, message: Mapping[str, object]) -> None:
         """Send a control message; dropped while no channel is open."""

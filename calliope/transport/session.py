@@ -204,7 +204,9 @@ class Session:
             return
         if channel.bufferedAmount > CHANNEL_BUFFER_MAX_BYTES:
             self._parts.metrics.drops.labels(queue="channel", why="unread").inc()
-            self._finish(lost=False)
+            self._channel = None  # nothing more is written into it
+            # Soon, not now: the room is in the midst of telling all its members.
+            asyncio.get_running_loop().call_soon(self.leave)
             return
         try:
             channel.send(control.dumps(message))

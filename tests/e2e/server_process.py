@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 START_TIMEOUT_S = 120  # the first start of a fresh checkout compiles the kernels
 STOP_TIMEOUT_S = 20
@@ -33,10 +33,10 @@ class ServerProcess:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             self.output.append(line.decode(errors="replace").rstrip())
-            found = re.search(r"ready: open \w+://[^ ]*:(\d+)", self.output[-1])
+            found = re.search(r"ready: open (\w+)://[^ ]*:(\d+)", self.output[-1])
             if found:
-                self.port = int(found[1])
-                self.url = f"http://localhost:{self.port}"
+                self.port = int(found[2])
+                self.url = f"{found[1]}://localhost:{self.port}"
                 self._ready.set()
         self._ready.set()
 
@@ -69,11 +69,17 @@ class ServerProcess:
 
 @contextlib.asynccontextmanager
 async def run_server(
-    *options: str, environ: Mapping[str, str] | None = None, port: int = 0
+    *options: str,
+    environ: Mapping[str, str] | None = None,
+    port: int = 0,
+    launcher: Sequence[str] = (),
 ) -> AsyncIterator[ServerProcess]:
-    """Start ``calliope serve`` on a free port of the loopback; it is ended behind the block."""
+    """Start ``calliope serve`` on a free port of the loopback; it is ended behind the block.
+
+    ``launcher`` is a command that prepares the ground and then becomes the server.
+    """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "calliope", "serve",
+        *launcher, sys.executable, "-m", "calliope", "serve",
         "--server-host", "127.0.0.1", "--server-port", str(port), "--server-drain-s", "1", *options,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         env=dict(os.environ if environ is None else environ),

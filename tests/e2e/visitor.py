@@ -91,10 +91,17 @@ class Microphone(_Paced):
 
 
 class Visitor:
-    """One session. Without a camera and a microphone it only receives: an audience member."""
+    """One session. Without a camera and a microphone it only receives: an audience member.
+
+    Without ``media`` it has nothing but the data channel.
+    """
 
     def __init__(
-        self, *, camera: MediaStreamTrack | None = None, microphone: MediaStreamTrack | None = None
+        self,
+        *,
+        camera: MediaStreamTrack | None = None,
+        microphone: MediaStreamTrack | None = None,
+        media: bool = True,
     ) -> None:
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.messages: list[dict[str, Any]] = []
@@ -104,7 +111,7 @@ class Visitor:
         self.location = ""
         self._readers: set[asyncio.Task[None]] = set()
         sends = camera is not None or microphone is not None
-        for kind, track in (("audio", microphone), ("video", camera)):
+        for kind, track in (("audio", microphone), ("video", camera)) if media else ():
             direction = "sendrecv" if sends else "recvonly"
             self.pc.addTransceiver(track or kind, direction)
         self.pc.on("track", self._follow)
