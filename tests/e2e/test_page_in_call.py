@@ -1,0 +1,228 @@
+"""What one does with the page during a call, against the real server, in Chromium."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
+
+from tests.e2e.page_driver import CallPage, launch, until
+from tests.e2e.server_process import ServerProcess, run_server
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ADA, OMAR = "Ada Lovelace", "عمر Omar"
+HOSTILE = '<img src=x onerror="window.hurt=1"> https://calliope.example/a?b=1&c="><b>x'
+BOXES = """() => {
+    const box = (element) => {
+        const { x, y, width, height } = element.getBoundingClientRect();
+        return [x, y, width, height];
+    };
+    return { video: box(document.querySelector('#stage')),
+             own: box(document.querySelector('#own-video')),
+             stage: box(document.querySelector('#stage-area')) };
+}"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await launch(playwright)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[ServerProcess]:
+    async with run_server() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pair(browser: Browser, server: ServerProcess) -> AsyncIterator[tuple[CallPage, CallPage]]:
+    """Ada and Omar in one room; every test leaves them as it found them."""
+    pages = []
+    for name in (ADA, OMAR):
+        context = await browser.new_context(viewport={"width": 1280, "height": 720})
+        pages.append(CallPage(await context.new_page()))
+        await pages[-1].enter(f"{server.url}/pair", name)
+    for each in pages:
+        await until(each.page, "calliope.appliedLayout.tiles.length === 2")
+    yield pages[0], pages[1]
+    for each in pages:
+        await each.page.context.close()
+
+
+async def own_tile(page: CallPage) -> dict[str, Any]:
+    layout = await page.layout()
+    you = await page.page.evaluate("calliope.you")
+    return next(tile for tile in layout["tiles"] if tile["id"] == you)
+
+
+async def test_the_own_camera_lies_exactly_over_the_own_tile_whatever_the_window(
+    pair: tuple[CallPage, CallPage],
+) -> None:
+    ada, _ = pair
+    tile = await own_tile(ada)
+    width, height = (await ada.layout())["canvas"]
+    for size in ((1280, 720), (901, 777), (360, 740), (1920, 500)):
+        await ada.page.set_viewport_size({"width": size[0], "height": size[1]})
+        boxes = await ada.page.evaluate(BOXES)
+        x, y, w, h = boxes["video"]
+        expected = [
+            x + tile["x"] / width * w,
+            y + tile["y"] / height * h,
+            tile["w"] / width * w,
+            tile["h"] / height * h,
+        ]
+        assert boxes["own"] == pytest.approx(expected, abs=0.5)
+        # as large as possible: one side fills the stage
+        assert min(boxes["stage"][2] - w, boxes["stage"][3] - h) == pytest.approx(0, abs=1)
+    await ada.page.set_viewport_size({"width": 1280, "height": 720})
+    assert "matrix(-1, 0, 0, 1" in await ada.page.evaluate(
+        "getComputedStyle(document.querySelector('#own-video')).transform"
+    )
+
+
+async def test_hostile_chat_stays_text_and_addresses_become_harmless_links(
+    pair: tuple[CallPage, CallPage],
+) -> None:
+    ada, omar = pair
+    await ada.say(HOSTILE)
+    assert await until(omar.page, "document.querySelector('#chat-unread').textContent") == "1"
+    await omar.open_panel("chat")
+    assert await omar.lines() == [HOSTILE]
+    links = "[...document.querySelectorAll('#chat-log a')].map((a) => [a.href, a.rel, a.target])"
+    assert await omar.page.evaluate(links) == [
+        ["https://calliope.example/a?b=1&c=", "noopener noreferrer nofollow", "_blank"]
+    ]
+    assert await omar.page.evaluate("document.querySelector('#chat-log img')") is None
+    assert await omar.page.evaluate("window.hurt") is None
+    assert await omar.page.inner_text("#chat-unread") == ""
+    await ada.page.keyboard.press("Escape")
+    await omar.page.keyboard.press("Escape")
+
+
+async def test_a_hand_and_a_reaction_reach_the_other(pair: tuple[CallPage, CallPage]) -> None:
+    ada, omar = pair
+    await ada.page.click("#hand")
+    await until(omar.page, "calliope.participants.some((each) => each.hand)")
+    await ada.page.wait_for_selector("#own-tile .hand-mark", state="visible")
+    await ada.page.click("#more")
+    await ada.page.click(".reaction-button >> nth=1")
+    assert await until(omar.page, "document.querySelector('.reaction')?.textContent") == "👏"
+    await ada.page.click("#hand")
+    await until(omar.page, "!calliope.participants.some((each) => each.hand)")
+
+
+async def test_a_pinned_tile_fills_the_stage_for_oneself_alone(
+    pair: tuple[CallPage, CallPage],
+) -> None:
+    ada, omar = pair
+    before = await omar.page.evaluate(BOXES)
+    await ada.page.click("#own-tile button")
+    boxes = await ada.page.evaluate(BOXES)
+    x, y, w, h = boxes["own"]
+    stage_x, stage_y, stage_w, stage_h = boxes["stage"]
+    assert min(stage_w - w, stage_h - h) == pytest.approx(0, abs=1)
+    assert (x + w / 2, y + h / 2) == pytest.approx(
+        (stage_x + stage_w / 2, stage_y + stage_h / 2), abs=1
+    )
+    assert await omar.page.evaluate(BOXES) == before
+    await ada.page.click("#own-tile button")
+    assert (await ada.page.evaluate(BOXES))["own"][2] < w
+
+
+async def test_a_view_is_chosen_for_oneself_alone(pair: tuple[CallPage, CallPage]) -> None:
+    ada, omar = pair
+    await ada.page.click("#more")
+    await ada.page.check("[name=view][value=speaker]", force=True)
+    await until(ada.page, "calliope.appliedLayout.view === 'speaker'")
+    assert (await omar.layout())["view"] == "grid"
+    await ada.page.check("[name=view][value=auto]", force=True)
+    await until(ada.page, "calliope.appliedLayout.view === 'grid'")
+    await ada.page.keyboard.press("Escape")
+
+
+async def test_a_shared_screen_is_shown_large_but_not_to_its_owner(
+    pair: tuple[CallPage, CallPage],
+) -> None:
+    ada, omar = pair
+    await ada.page.click("#screen")
+    for each in pair:
+        await until(each.page, "calliope.appliedLayout.view === 'presenter'")
+    screen = "[data-source=screen]"
+    assert await ada.page.locator(f"{screen} .own-screen").count() == 1
+    assert await omar.page.locator(f"{screen} .own-screen").count() == 0
+    tile = next(tile for tile in (await omar.layout())["tiles"] if tile["source"] == "screen")
+    assert tile["fit"] == "contain"
+    await ada.page.click(f"{screen} .own-screen button")
+    for each in pair:
+        await until(each.page, "calliope.appliedLayout.view === 'grid'")
+
+
+async def test_keys_alone_mute_talk_and_open_the_chat(pair: tuple[CallPage, CallPage]) -> None:
+    ada, omar = pair
+    muted = "calliope.participants.some((each) => each.muted)"
+    await ada.page.evaluate("document.querySelector('#stage-area').focus()")
+    await ada.page.keyboard.press("m")
+    await until(omar.page, muted)
+    await ada.page.keyboard.down(" ")
+    await until(omar.page, f"!{muted}")
+    await ada.page.keyboard.up(" ")
+    await until(omar.page, muted)
+    await ada.page.keyboard.press("m")
+    await until(omar.page, f"!{muted}")
+    await ada.page.keyboard.press("c")
+    await ada.page.keyboard.type("m")
+    assert await ada.page.input_value("#chat-input") == "m"
+    assert not await omar.page.evaluate(muted)
+    await ada.page.fill("#chat-input", "")
+    await ada.page.keyboard.press("Escape")
+
+
+async def test_the_list_says_who_is_here_and_how_loud_one_hears_them(
+    pair: tuple[CallPage, CallPage],
+) -> None:
+    ada, _ = pair
+    await ada.open_panel("people")
+    rows = ada.page.locator("#people-list .person")
+    assert await rows.locator("bdi").all_text_contents() == [ADA, OMAR]
+    assert await rows.nth(0).locator("button").count() == 0
+    await rows.nth(1).locator("button").click()
+    assert await rows.nth(1).locator("input").get_attribute("aria-label") == f"Volume of {OMAR}"
+    await ada.page.keyboard.press("ArrowLeft")
+    assert await rows.nth(1).locator("input").input_value() == "0.9"
+    await ada.page.keyboard.press("ArrowRight")
+    await ada.page.click("#panel-close")
+
+
+async def test_after_a_restart_of_the_server_the_call_comes_back_by_itself(
+    browser: Browser,
+) -> None:
+    context = await browser.new_context()
+    page = CallPage(await context.new_page())
+    async with run_server() as server:
+        port = server.port
+        await page.enter(f"{server.url}/restart", ADA)
+        await page.say("Before")
+        await until(page.page, "document.querySelectorAll('#chat-log .line').length === 1")
+        server.send_signal(signal.SIGKILL)
+        await until(page.page, "calliope.phase === 'reconnecting'", timeout_s=30)
+        await page.page.wait_for_selector("#status", state="visible")
+    async with run_server(port=port):
+        await until(page.page, "calliope.phase === 'connected'", timeout_s=30)
+        await until(
+            page.page,
+            "calliope.participants.length === 1 && calliope.appliedLayout.tiles.length === 1",
+        )
+        await until(page.page, "document.querySelector('#status').hidden")
+        await page.say("After")
+        await until(page.page, "document.querySelectorAll('#chat-log .line').length === 2")
+        assert await page.lines() == ["Before", "After"]
+        await page.leave()
+    await context.close()
