@@ -75,14 +75,15 @@ _READ_ONLY = types.Array(types.uint8, 1, "C", readonly=True)
 
 @kernel(
     signature=types.int64(
-        types.int64, types.int64, types.int64, types.int64, _READ_ONLY, _READ_ONLY,
-        types.int64, _READ_ONLY, types.int64[::1], types.int64, types.int64, types.int64,
+        types.int64, types.int64, types.int64, types.int64, _READ_ONLY, types.uint8[::1],
+        types.int64, types.int64, _READ_ONLY, types.int64[::1], types.int64, types.int64,
+        types.int64,
     ),
     nogil=False,
 )  # fmt: skip
 def _send_packets(
     protect: int, session: int, sendmmsg: int, descriptor: int, address: Bytes, header: Bytes,
-    sequence: int, data: Bytes, ends: Longs, begin: int, end: int, marked: int,
+    start: int, sequence: int, data: Bytes, ends: Longs, begin: int, end: int, marked: int,
 ) -> int:  # fmt: skip
     """Send payloads ``begin`` to ``end`` (see :meth:`Burst.send`); returns how many went.
 
@@ -95,11 +96,10 @@ def _send_packets(
     length = np.zeros(1, np.int64)  # an int for libsrtp, in the low half
     packets_at, vectors_at = packets.ctypes.data, vectors.ctypes.data
     address_at, length_at = address.ctypes.data, length.ctypes.data
-    start = header.size
     count = 0
     for index in range(begin, end):
         packet = packets[count]
-        packet[:start] = header
+        packet[:start] = header[:start]
         if index == marked:
             packet[1] |= 0x80
         number = sequence + index - begin
@@ -144,6 +144,8 @@ class Burst:
         self._session = session
         self._target: tuple[str, int] | None = None
         self._address: Bytes = np.zeros(0, np.uint8)
+        self._header = np.zeros(64, np.uint8)
+        self._header_view = self._header.data
 
     def send(
         self,
@@ -156,7 +158,7 @@ class Burst:
     ) -> int:
         """Encrypt and send one packet for each payload; returns how many went.
 
-        ValueError for a payload that does not fit.
+        ``header`` has at most 64 bytes. ValueError for a payload that does not fit.
         """
         if address != self._target:
             self._address = np.frombuffer(_sockaddr(address), np.uint8)
@@ -164,16 +166,18 @@ class Burst:
         data, ends, longest = _flatten(payloads)
         if longest + len(header) + TRAILER_BYTES > PACKET_BYTES:
             raise ValueError("a payload that does not fit into a packet")
-        head = np.frombuffer(header, np.uint8)
+        start = len(header)
+        self._header_view[:start] = header
         whole = len(payloads)
         marked = whole - 1 if ends_frame else -1
-        sent = 0
-        for begin in range(0, whole, BURST_PACKETS):
+        sent = begin = 0
+        while begin < whole:
             end = min(whole, begin + BURST_PACKETS)
             sent += _send_packets(
-                self._protect, self._session, self._sendmmsg, sock.fileno(), self._address, head,
-                sequence + begin, data, ends, begin, end, marked,
+                self._protect, self._session, self._sendmmsg, sock.fileno(), self._address,
+                self._header, start, sequence + begin, data, ends, begin, end, marked,
             )  # fmt: skip
+            begin = end
         return sent
 
 
