@@ -9,12 +9,14 @@ only says how a picture gets into its rectangle.
 from __future__ import annotations
 
 import functools
+import operator
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from calliope.errors import ConfigError
 from calliope.media import Frame, Plane
@@ -26,7 +28,7 @@ from calliope.mixer.resample import Span, plan
 from calliope.mixer.scene import Fit, Tile
 
 PLACEMENTS = 256
-"""How many (source size, tile size) pairs the scale tables are kept for."""
+"""How many pairs of source and tile the scale tables are kept for."""
 ASK_AGAIN_TICKS = 30
 """How often a missing mask is asked for when nothing new was rasterised."""
 
@@ -119,9 +121,11 @@ class _Slot:
 class _Shown:
     """What one canvas last showed."""
 
-    __slots__ = ("slots", "tiles")
+    __slots__ = ("pictures", "slots", "tiles", "waiting")
 
     def __init__(self) -> None:
+        self.pictures: list[TilePicture] = []
+        self.waiting = False
         self.tiles: list[Tile] = []
         self.slots: list[_Slot] = []
 
@@ -139,6 +143,12 @@ class TileCompositor:
         if shown is None:
             shown = self._shown[canvas] = _Shown()
             canvas.clear()
+        elif (
+            not shown.waiting
+            and len(pictures) == len(shown.slots)
+            and all(map(operator.is_, pictures, shown.pictures))
+        ):
+            return 0
         tiles = [picture.tile for picture in pictures]
         moved = tiles != shown.tiles
         if moved:
@@ -151,10 +161,12 @@ class TileCompositor:
             if self._refresh(picture, slot):
                 self._paint(canvas, picture, slot.overlay)
                 touched += 1
+        shown.pictures = list(pictures)
+        shown.waiting = any(slot.overlay.missing for slot in shown.slots)
         return touched
 
-    def paint_picture(self, canvas: Canvas, tile: Tile, frame: Frame) -> None:
-        """Put a frame into its tile, bars included; the one thing that backends do differently."""
+    def paint(self, canvas: Canvas, picture: TilePicture, frame: Frame, overlay: Overlay) -> None:
+        """Paint a tile that has a frame; the one thing that backends do differently."""
         raise NotImplementedError
 
     def _refresh(self, picture: TilePicture, slot: _Slot) -> bool:
@@ -204,27 +216,34 @@ class TileCompositor:
         return True
 
     def _paint(self, canvas: Canvas, picture: TilePicture, drawn: Overlay) -> None:
-        tile, flat, width, height = picture.tile, canvas.flat, canvas.width, canvas.height
         if picture.frame is None:
-            kernels.fill_picture(flat, width, height, *_area(tile), *theme.EMPTY_TILE)
+            kernels.fill_picture(
+                canvas.flat, canvas.width, canvas.height, *area(picture.tile), *theme.EMPTY_TILE
+            )
+            decorate(canvas, picture, drawn)
         else:
-            self.paint_picture(canvas, tile, picture.frame)
-        if picture.stalled:
-            kernels.fade_picture(flat, width, height, *_area(tile), theme.STALLED_LIGHT)
-        if drawn.boxes.size:
-            kernels.blend_sprites(flat, width, height, tile.x, tile.y, drawn.ink, drawn.boxes)
-        if picture.speaking:
-            thick = overlay.border(tile.h)
-            kernels.outline_picture(flat, width, height, *_area(tile), thick, *theme.SPEAKING)
+            self.paint(canvas, picture, picture.frame, drawn)
 
 
-def _area(tile: Tile) -> tuple[int, int, int, int]:
+def decorate(canvas: Canvas, picture: TilePicture, drawn: Overlay) -> None:
+    """Draw over a tile what belongs there: a stalled picture's dimness, sprites, the border."""
+    tile, flat, width, height = picture.tile, canvas.flat, canvas.width, canvas.height
+    if picture.stalled:
+        kernels.fade_picture(flat, width, height, *area(tile), theme.STALLED_LIGHT)
+    if drawn.boxes.size:
+        kernels.blend_sprites(flat, width, height, tile.x, tile.y, drawn.ink, drawn.boxes)
+    if picture.speaking:
+        thick = overlay.border(tile.h)
+        kernels.outline_picture(flat, width, height, *area(tile), thick, *theme.SPEAKING)
+
+
+def area(tile: Tile) -> tuple[int, int, int, int]:
     return tile.x, tile.y, tile.w, tile.h
 
 
 def _check(tiles: Sequence[Tile], canvas: Canvas) -> None:
     for tile in tiles:
-        x, y, w, h = _area(tile)
+        x, y, w, h = area(tile)
         inside = min(x, y) >= 0 and x + w <= canvas.width and y + h <= canvas.height
         if not inside or w < 2 or h < 2 or (x | y | w | h) % 2:
             raise ValueError(f"{tile} does not fit a canvas of {canvas.width}x{canvas.height}")
@@ -237,9 +256,14 @@ class NumbaCompositor(TileCompositor):
         super().__init__(labels)
         self._scratch = _Scratch()
 
-    def paint_picture(self, canvas: Canvas, tile: Tile, frame: Frame) -> None:
-        self._scratch.fit(frame.width)
-        _paint_scaled(canvas, tile, frame, self._scratch)
+    def paint(self, canvas: Canvas, picture: TilePicture, frame: Frame, overlay: Overlay) -> None:
+        _paint_scaled(
+            canvas,
+            frame,
+            _plan(*frame.y.shape, picture.tile, picture.stalled, picture.speaking),
+            overlay,
+            self._scratch,
+        )
 
 
 class _Scratch:
@@ -251,30 +275,34 @@ class _Scratch:
         self.lines = np.zeros(2 * (width + scaling.LINE_SLACK), np.int16)
         self.spill = np.zeros(16, np.uint8)
 
-    def fit(self, width: int) -> None:
-        """Make room for a source of that width."""
+    def lines_for(self, width: int) -> scaling.Line:
+        """Lines for a source of that width."""
         if self.lines.size < 2 * (width + scaling.LINE_SLACK):
             self.lines = np.zeros(2 * (width + scaling.LINE_SLACK), np.int16)
+        return self.lines
 
 
-def _paint_scaled(canvas: Canvas, tile: Tile, frame: Frame, scratch: _Scratch) -> None:
-    placement, luma, chroma = _plan(frame.width, frame.height, tile.w, tile.h, tile.fit)
-    if (placement.w, placement.h) != (tile.w, tile.h):
-        kernels.fill_picture(
-            canvas.flat, canvas.width, canvas.height, *_area(tile), *theme.BACKGROUND
-        )
-    fits = scaling.scale_picture(
+_Plan: TypeAlias = tuple[npt.NDArray[np.int64], Plane, Plane]
+
+
+def _paint_scaled(
+    canvas: Canvas, frame: Frame, made: _Plan, drawn: Overlay, scratch: _Scratch
+) -> None:
+    lines = scratch.lines_for(frame.y.shape[1])
+    numbers, luma, chroma = made
+    fits = scaling.paint_tile(
         canvas.flat,
         canvas.width,
         canvas.height,
-        tile.x + placement.x,
-        tile.y + placement.y,
+        numbers,
         frame.y,
         frame.u,
         frame.v,
         luma,
         chroma,
-        scratch.lines,
+        drawn.ink,
+        drawn.boxes,
+        lines,
         scratch.spill,
     )
     if not fits:
@@ -282,15 +310,25 @@ def _paint_scaled(canvas: Canvas, tile: Tile, frame: Frame, scratch: _Scratch) -
 
 
 @functools.lru_cache(maxsize=PLACEMENTS)
-def _plan(
-    width: int, height: int, tile_width: int, tile_height: int, fit: Fit
-) -> tuple[Placement, Plane, Plane]:
-    """Where a picture lands, and how its luma and its chroma get there."""
-    placement = place(width, height, tile_width, tile_height, fit)
-    rows, columns, size = placement.rows, placement.columns, (placement.h, placement.w)
+def _plan(height: int, width: int, tile: Tile, stalled: bool, speaking: bool) -> _Plan:
+    """Where a source of that size lands in a tile, and how its luma and its chroma get there."""
+    found = place(width, height, tile.w, tile.h, tile.fit)
+    luma, chroma = _tables(height, width, tile.w, tile.h, tile.fit)
+    picture = tile.x + found.x, tile.y + found.y, found.w, found.h
+    keep = theme.STALLED_LIGHT if stalled else 256
+    thick = overlay.border(tile.h) if speaking else 0
+    colours = *theme.BACKGROUND, *theme.SPEAKING
+    return np.array((*area(tile), *picture, keep, thick, *colours), np.int64), luma, chroma
+
+
+@functools.lru_cache(maxsize=PLACEMENTS)
+def _tables(
+    height: int, width: int, tile_width: int, tile_height: int, fit: Fit
+) -> tuple[Plane, Plane]:
+    found = place(width, height, tile_width, tile_height, fit)
+    rows, columns, size = found.rows, found.columns, (found.h, found.w)
     half = (height + 1) // 2, (width + 1) // 2
     return (
-        placement,
         plan((height, width), rows, columns, size),
         plan(half, rows.halved, columns.halved, (size[0] // 2, size[1] // 2)),
     )
@@ -300,7 +338,8 @@ def scale_canvas(source: Canvas, target: Canvas) -> None:
     """Fill ``target`` with ``source``, cropped evenly where their shapes differ."""
     tile = Tile("", "camera", 0, 0, target.width, target.height, "crop")
     frame = Frame(source.y, source.u, source.v, 0, 0)
-    _paint_scaled(target, tile, frame, _Scratch(source.width))
+    made = _plan(source.height, source.width, tile, stalled=False, speaking=False)
+    _paint_scaled(target, frame, made, overlay.clear(), _Scratch(source.width))
 
 
 def build_compositor(backend: str, labels: LabelSource) -> Compositor:

@@ -17,6 +17,7 @@ from numba import types
 from calliope.jit import kernel
 from calliope.media import Plane
 from calliope.mixer.simd import (
+    Words,
     add_bytes,
     add_words,
     byte_at,
@@ -25,10 +26,12 @@ from calliope.mixer.simd import (
     pack_unsigned,
     put_byte,
     raise_low,
+    raise_words,
     skip,
     splat_words,
     start_of,
     store_low,
+    subtract_words,
     upper_bytes,
 )
 
@@ -59,31 +62,41 @@ def fade(target: Plane, at: int, stride: int, w: int, h: int, towards: int, keep
         at += stride
 
 
+@kernel(inline=True)
+def divided(product: Words) -> Words:
+    """Words by 255, rounded; up to 255 * 255."""
+    product = add_words(product, splat_words(128))
+    return upper_bytes(add_words(product, upper_bytes(product)))
+
+
+@kernel
+def divided_one(product: int) -> int:
+    """:func:`divided` for one number."""
+    return (product + 128 + ((product + 128) >> 8)) >> 8
+
+
 @kernel
 def blend(target: Plane, at: int, stride: int, ink: Plane, begin: int, w: int, h: int) -> None:
     """``target = target * keep / 255 + add`` over a rectangle of ``w`` x ``h``.
 
     ``keep`` is ``h`` rows of ``w`` bytes in the flat ``ink`` from ``begin`` on, ``add`` follows
-    it. Where they come from :func:`lay_ink` their sum cannot pass 255.
+    it. The sum stops at 255: after several layers of ink, rounding may have it reach 256.
     """
     out, keep, add = (
         start_of(target),
         skip(start_of(ink), begin),
         skip(start_of(ink), begin + w * h),
     )
-    half = splat_words(128)
     for y in range(h):
         line = y * w
         for x in range(0, w - 7, 8):
             light = raise_low(load_half(out, at + x))
-            # Both are 256 times as much, so the upper half of their product is the product.
-            product = add_words(high_product(light, raise_low(load_half(keep, line + x))), half)
-            kept = upper_bytes(add_words(product, upper_bytes(product)))  # divided by 255, rounded
+            # Both stand 8 bits high, so the upper half of their product is the product.
+            kept = divided(high_product(light, raise_low(load_half(keep, line + x))))
             store_low(out, at + x, add_bytes(pack_unsigned(kept, kept), load_half(add, line + x)))
         for x in range(w & ~7, w):
-            light_one = byte_at(out, at + x) * byte_at(keep, line + x) + 128
-            kept_one = (light_one + (light_one >> 8)) >> 8
-            put_byte(out, at + x, kept_one + byte_at(add, line + x))
+            kept_one = divided_one(byte_at(out, at + x) * byte_at(keep, line + x))
+            put_byte(out, at + x, min(255, kept_one + byte_at(add, line + x)))
         at += stride
 
 
@@ -94,13 +107,26 @@ def add_ink(add: Plane, coverage: Plane, top: int, left: int, alpha: int, value:
     ``add`` and ``coverage`` are 2-D; ``coverage`` times ``alpha`` / 255 is the ink's opacity.
     What would fall outside the sprite is cut off.
     """
+    first, start = max(0, -left), max(0, -top)
     rows = min(coverage.shape[0], add.shape[0] - top)
     columns = min(coverage.shape[1], add.shape[1] - left)
-    for y in range(max(0, -top), rows):
-        for x in range(max(0, -left), columns):
-            ink = (np.int32(coverage[y, x]) * alpha + 127) // 255
-            light = np.int32(add[top + y, left + x]) * (255 - ink) + ink * value
-            add[top + y, left + x] = (light + 127) // 255
+    below, ink = start_of(add), start_of(coverage)
+    opaque, lit, full = splat_words(alpha << 8), splat_words(value << 8), splat_words(-256)
+    for y in range(start, rows):
+        to, at = (top + y) * add.strides[0] + left, y * coverage.strides[0]
+        x = first
+        while x + 8 <= columns:
+            cover = raise_low(load_half(ink, at + x))
+            opacity = raise_words(divided(high_product(cover, opaque)))
+            under = high_product(raise_low(load_half(below, to + x)), subtract_words(full, opacity))
+            words = add_words(divided(under), divided(high_product(opacity, lit)))
+            store_low(below, to + x, pack_unsigned(words, words))
+            x += 8
+        while x < columns:
+            opacity_one = divided_one(byte_at(ink, at + x) * alpha)
+            under_one = divided_one(byte_at(below, to + x) * (255 - opacity_one))
+            put_byte(below, to + x, under_one + divided_one(opacity_one * value))
+            x += 1
 
 
 @kernel
@@ -129,6 +155,16 @@ def rounded(coverage: Plane, radius: int) -> None:
             coverage[y, width - 1 - x] = value
             coverage[height - 1 - y, x] = value
             coverage[height - 1 - y, width - 1 - x] = value
+
+
+@kernel
+def halve(luma: Plane, chroma: Plane) -> None:
+    """Fill ``chroma`` (2-D) with the means of ``luma``'s 2x2 blocks; luma's sides are even."""
+    for y in range(chroma.shape[0]):
+        for x in range(chroma.shape[1]):
+            upper = np.int32(luma[2 * y, 2 * x]) + luma[2 * y, 2 * x + 1]
+            lower = np.int32(luma[2 * y + 1, 2 * x]) + luma[2 * y + 1, 2 * x + 1]
+            chroma[y, x] = (upper + lower + 2) >> 2
 
 
 @kernel(signature=types.void(*[_SPRITE] * 6, _MASK, _MASK, *[_INT] * 5))

@@ -7,9 +7,9 @@ import cv2
 from calliope.media import Frame, Plane
 from calliope.mixer import kernels, theme
 from calliope.mixer.canvas import Canvas
-from calliope.mixer.compositor import TileCompositor, place
+from calliope.mixer.compositor import TileCompositor, TilePicture, area, decorate, place
+from calliope.mixer.overlay import Overlay
 from calliope.mixer.resample import Span
-from calliope.mixer.scene import Tile
 
 
 class OpenCvCompositor(TileCompositor):
@@ -20,18 +20,12 @@ class OpenCvCompositor(TileCompositor):
     NumbaCompositor`.
     """
 
-    def paint_picture(self, canvas: Canvas, tile: Tile, frame: Frame) -> None:
+    def paint(self, canvas: Canvas, picture: TilePicture, frame: Frame, overlay: Overlay) -> None:
+        tile = picture.tile
         placement = place(frame.width, frame.height, tile.w, tile.h, tile.fit)
         if (placement.w, placement.h) != (tile.w, tile.h):
             kernels.fill_picture(
-                canvas.flat,
-                canvas.width,
-                canvas.height,
-                tile.x,
-                tile.y,
-                tile.w,
-                tile.h,
-                *theme.BACKGROUND,
+                canvas.flat, canvas.width, canvas.height, *area(tile), *theme.BACKGROUND
             )
         x, y = tile.x + placement.x, tile.y + placement.y
         planes = ((frame.y, canvas.y, 1), (frame.u, canvas.u, 2), (frame.v, canvas.v, 2))
@@ -44,6 +38,7 @@ class OpenCvCompositor(TileCompositor):
                     y // part : (y + placement.h) // part, x // part : (x + placement.w) // part
                 ],
             )
+        decorate(canvas, picture, overlay)
 
 
 def _whole(span: Span, part: int, length: int) -> tuple[int, int]:

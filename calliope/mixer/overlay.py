@@ -147,15 +147,10 @@ def even(value: float) -> int:
 def rounded_mask(width: int, height: int, radius: int) -> Mask:
     """A filled rectangle with rounded corners; width and height even."""
     luma = np.empty((height, width), np.uint8)
+    chroma = np.empty((height // 2, width // 2), np.uint8)
     kernels.rounded(luma, min(radius, height // 2, width // 2))
-    return Mask(luma, _halved(luma))
-
-
-def _halved(luma: Plane) -> Plane:
-    height, width = luma.shape
-    blocks = luma.reshape(height // 2, 2, width // 2, 2).astype(np.uint16)
-    halved: Plane = ((blocks.sum(axis=(1, 3)) + 2) // 4).astype(np.uint8)
-    return halved
+    kernels.halve(luma, chroma)
+    return Mask(luma, chroma)
 
 
 class _Drawing:

@@ -21,6 +21,12 @@ from numba import types
 
 from calliope.jit import kernel
 from calliope.media import Plane
+from calliope.mixer.kernels import (
+    blend_sprites,
+    fade_picture,
+    fill_picture,
+    outline_picture,
+)
 from calliope.mixer.resample import COPY, ONE_GATHER, PAIRS, TWO_GATHERS
 from calliope.mixer.simd import (
     Bytes,
@@ -67,12 +73,14 @@ from calliope.mixer.simd import (
 
 Starts: TypeAlias = npt.NDArray[np.int32]
 Weights: TypeAlias = npt.NDArray[np.uint16]
+Numbers: TypeAlias = npt.NDArray[np.int64]
 Line: TypeAlias = npt.NDArray[np.int16]
 
 # Any 2-D uint8 array is taken as it comes (strided, read-only): one compilation for all of them.
 _PLANE = types.Array(types.uint8, 2, "A", readonly=True)
 _FLAT = types.Array(types.uint8, 1, "C")
 _LINE = types.Array(types.int16, 1, "C")
+_NUMBERS = types.Array(types.int64, 1, "C")
 _INT = types.int64
 
 LINE_SLACK = 64
@@ -427,15 +435,17 @@ def scale(
             begin = long_at(starts, row) * pitch + first
             copy_bytes(pixels, begin, out, at + row * stride, count)
         return
+    # How far the source moves on with every two rows, and with every 8 pixels of them.
+    step = 2 * (long_at(starts, rows - 1) - long_at(starts, 0)) * pitch // max(rows - 1, 1)
+    pace = step * 8 // count
     for row in range(0, rows, 2):
-        other, after = min(row + 1, rows - 1), min(row + 2, rows - 1)
+        other = min(row + 1, rows - 1)
         top, middle = long_at(starts, row) * pitch, long_at(starts, other) * pitch
         sum_rows(pixels, top, pitch, skip(weights, row * taps), taps, exact, upper, first, last)
         sum_rows(
             pixels, middle, pitch, skip(weights, other * taps), taps, exact, lower, first, last
         )
-        step = long_at(starts, after) * pitch - top
-        ahead, pace = top + taps * pitch + step // 2 + first, step * 8 // count
+        ahead = middle + taps * pitch + first
         to, below = at + row * stride, at + other * stride
         if way == ONE_GATHER:
             columns_once(
@@ -453,27 +463,37 @@ def scale(
             columns_blocks(upper, lower, base, weight, loads, out, to, below, count, rest)
 
 
-@kernel(signature=types.boolean(_FLAT, *[_INT] * 4, *[_PLANE] * 3, _FLAT, _FLAT, _LINE, _FLAT))
-def scale_picture(
+@kernel(
+    signature=types.boolean(
+        _FLAT, _INT, _INT, _NUMBERS, *[_PLANE] * 3, *[_FLAT] * 3, _NUMBERS, _LINE, _FLAT
+    )
+)
+def paint_tile(
     canvas: Plane,
     width: int,
     height: int,
-    x: int,
-    y: int,
+    place: Numbers,
     luma: Plane,
     u: Plane,
     v: Plane,
     luma_plan: Plane,
     chroma_plan: Plane,
+    ink: Plane,
+    boxes: Numbers,
     lines: Line,
     spill: Plane,
 ) -> bool:
-    """Resample one I420 picture into a rectangle of a flat ``width`` x ``height`` canvas.
+    """Paint one tile of a flat ``width`` x ``height`` canvas: picture, sprites, border.
+
+    ``place`` is the tile's x, y, w, h, then x, y, w, h of the picture in it, how much of it is
+    kept of 256 (less dims it), and the border's thickness (0: none); then Y, U, V of the bars
+    and of the border. All of it is in even pixels of the canvas.
 
     ``luma`` is ``(h, w)``, ``u`` and ``v`` ``((h + 1) // 2, (w + 1) // 2)``, rows may be strided.
-    The plans set the rectangle's size; scratch memory is as :func:`scale` wants it. Returns False,
-    with nothing written, where the planes' shapes do not belong together or a row's bytes are not
-    adjacent.
+    The plans must be for their size and the picture's; ``ink`` and ``boxes`` are as
+    :func:`~calliope.mixer.kernels.blend_sprites` takes them; scratch memory is as :func:`scale`
+    wants it. Returns False, with nothing written, where the planes' shapes do not belong together
+    or a row's bytes are not adjacent.
     """
     half = ((luma.shape[0] + 1) // 2, (luma.shape[1] + 1) // 2)
     if u.shape != half or v.shape != half:
@@ -482,8 +502,18 @@ def scale_picture(
         return False
     if luma.strides[0] < 0 or u.strides[0] < 0 or v.strides[0] < 0:
         return False
-    scale(luma, luma_plan, canvas, y * width + x, width, lines, spill)
-    at = width * height + y // 2 * (width // 2) + x // 2
+    x, y, w, h = place[0], place[1], place[2], place[3]
+    left, top, keep, thick = place[4], place[5], place[8], place[9]
+    if place[6] != w or place[7] != h:
+        fill_picture(canvas, width, height, x, y, w, h, place[10], place[11], place[12])
+    scale(luma, luma_plan, canvas, top * width + left, width, lines, spill)
+    at = width * height + top // 2 * (width // 2) + left // 2
     scale(u, chroma_plan, canvas, at, width // 2, lines, spill)
     scale(v, chroma_plan, canvas, at + width * height // 4, width // 2, lines, spill)
+    if keep < 256:
+        fade_picture(canvas, width, height, x, y, w, h, keep)
+    if boxes.size:
+        blend_sprites(canvas, width, height, x, y, ink, boxes)
+    if thick:
+        outline_picture(canvas, width, height, x, y, w, h, thick, place[13], place[14], place[15])
     return True

@@ -265,6 +265,12 @@ def _emit_prefetch(builder: Any, pointer: Any, offset: Any) -> None:
     builder.call(call, [place, *(ir.Constant(_I32, flag) for flag in (0, 3, 1))])
 
 
+def _emit_add_bytes(builder: Any, a: Any, b: Any) -> Any:
+    kind = ir.FunctionType(a.type, [a.type, a.type])
+    call = cgutils.get_or_insert_function(builder.module, kind, "llvm.uadd.sat.v16i8")
+    return builder.call(call, [a, b])
+
+
 def _emit_interleaved(first: int) -> Callable[..., Any]:
     picks = [pick for lane in range(first, first + 8) for pick in (lane, lane + 16)]
     return _shuffle(*picks)
@@ -439,10 +445,22 @@ def upper_bytes(a: Words) -> Words:
     return (a.view(np.uint16) >> 8).view(np.int16)
 
 
-@lowered(BYTES, lambda builder, a, b: builder.add(a, b))
+@lowered(WORDS, lambda builder, a: builder.shl(a, _constant(WORDS.llvm, [8] * 8)))
+def raise_words(a: Words) -> Words:
+    """Lane by lane times 256, modulo 2^16."""
+    return a << 8
+
+
+@lowered(WORDS, lambda builder, a, b: builder.sub(a, b))
+def subtract_words(a: Words, b: Words) -> Words:
+    """Lane by lane, modulo 2^16."""
+    return a - b
+
+
+@lowered(BYTES, _emit_add_bytes)
 def add_bytes(a: Bytes, b: Bytes) -> Bytes:
-    """Lane by lane, modulo 2^8."""
-    return a + b
+    """Lane by lane, saturated."""
+    return np.asarray(np.minimum(a.astype(np.int16) + b, 255), np.uint8)
 
 
 @lowered(BYTES, _packed("llvm.x86.sse2.packuswb.128", 0, 255))

@@ -180,7 +180,7 @@ def test_an_outline_is_as_thick_as_asked_and_empty_inside() -> None:
 def test_blending_is_the_rounded_weighted_sum(seed: int, width: int, height: int) -> None:
     rng = np.random.default_rng(seed)
     keep = rng.integers(0, 256, (height, width), dtype=np.uint8)
-    add = ((255 - keep) * rng.random((height, width))).astype(np.uint8)
+    add = rng.integers(0, 256, (height, width), dtype=np.uint8)
     before = rng.integers(0, 256, (height + 2, width + 6), dtype=np.uint8)
     after = before.copy()
     ink = np.concatenate((np.zeros(5, np.uint8), keep.ravel(), add.ravel()))
@@ -188,8 +188,13 @@ def test_blending_is_the_rounded_weighted_sum(seed: int, width: int, height: int
     kernels.blend(after.reshape(-1), stride + 3, stride, ink, 5, width, height)
     expected = before.copy()
     inner = before[1:-1, 3:-3].astype(float) * keep / 255
-    expected[1:-1, 3:-3] = np.floor(inner + 0.5).astype(int) + add
+    expected[1:-1, 3:-3] = np.minimum(255, np.floor(inner + 0.5).astype(int) + add)
     assert (after == expected).all()
+
+
+def round_255(product: int) -> int:
+    """A product of two bytes by 255, rounded."""
+    return (2 * product + 255) // 510
 
 
 def test_ink_over_ink_adds_up_as_light_does() -> None:
@@ -213,19 +218,19 @@ def test_ink_over_ink_adds_up_as_light_does() -> None:
     value=st.integers(0, 255),
 )
 def test_ink_beyond_the_sprite_is_cut_off(top: int, left: int, alpha: int, value: int) -> None:
-    guarded = np.full((10, 12), 91, np.uint8)
-    sprite = guarded[2:8, 3:9]
-    ink = noise(5, 4, seed=value).y
+    guarded = np.full((10, 26), 91, np.uint8)
+    sprite = guarded[2:8, 3:23]
+    ink = noise(20, 4, seed=value).y
     expected = sprite.copy().astype(int)
     for y in range(4):
-        for x in range(5):
-            if 0 <= top + y < 6 and 0 <= left + x < 6:
-                opacity = (int(ink[y, x]) * alpha + 127) // 255
-                light = 91 * (255 - opacity) + opacity * value
-                expected[top + y, left + x] = (light + 127) // 255
+        for x in range(20):
+            if 0 <= top + y < 6 and 0 <= left + x < 20:
+                opacity = round_255(int(ink[y, x]) * alpha)
+                light = round_255(91 * (255 - opacity)) + round_255(opacity * value)
+                expected[top + y, left + x] = light
     kernels.add_ink(sprite, ink, top, left, alpha, value)
     assert (sprite == expected).all()
-    guarded[2:8, 3:9] = 91
+    guarded[2:8, 3:23] = 91
     assert (guarded == 91).all()
 
 
@@ -241,26 +246,17 @@ def test_a_rounded_rectangle_covers_its_area(width: int, height: int, radius: in
 
 def test_planes_that_do_not_belong_together_are_refused_and_nothing_is_written() -> None:
     frame = noise(16, 8)
-    whole_plan = plan((8, 16), Span(0, 8, 1), Span(0, 16, 1), (4, 8))
-    half_plan = plan((4, 8), Span(0, 4, 1), Span(0, 8, 1), (2, 4))
+    luma = plan((8, 16), Span(0, 8, 1), Span(0, 16, 1), (8, 16))
+    chroma = plan((4, 8), Span(0, 4, 1), Span(0, 8, 1), (4, 8))
     canvas = Canvas(16, 8)
     canvas.flat[:] = CANARY
     lines, spill = np.zeros(2 * (16 + scaling.LINE_SLACK), np.int16), np.zeros(16, np.uint8)
+    where = np.array((0, 0, 16, 8, 0, 0, 16, 8, 256, 0, *range(6)), np.int64)
+    nothing = np.zeros(0, np.uint8), np.zeros(0, np.int64)
     wide = np.zeros((4, 16), np.uint8)
     for u, v in ((frame.u[:, 1:], frame.v), (frame.u, frame.v[1:]), (wide[:, ::2], frame.v)):
-        assert not scaling.scale_picture(
-            canvas.flat,
-            canvas.width,
-            canvas.height,
-            0,
-            0,
-            frame.y,
-            u,
-            v,
-            whole_plan,
-            half_plan,
-            lines,
-            spill,
+        assert not scaling.paint_tile(
+            canvas.flat, 16, 8, where, frame.y, u, v, luma, chroma, *nothing, lines, spill
         )
     assert (canvas.flat == CANARY).all()
 
