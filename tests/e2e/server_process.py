@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-START_TIMEOUT_S = 120  # the first start of a fresh checkout compiles the kernels
+START_TIMEOUT_S = 300  # the first start of a fresh checkout compiles the kernels
 STOP_TIMEOUT_S = 20
 
 
