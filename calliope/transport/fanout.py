@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from aiortc.rtp import (
@@ -196,14 +196,21 @@ class _History:
                 for old in range(gone, gone + last - first):
                     self._resent.pop(old & 0xFFFF, None)
 
-    def find(self, sequence: int) -> tuple[int, bool, bytes] | None:
-        """Timestamp, marker and payload of what was sent under this number."""
+    def holds(self, sequence: int) -> bool:
+        """Whether what was sent under this number is still here: numbers have no gaps."""
+        return bool(self._runs) and (sequence - self._runs[0][0]) & 0xFFFF < self._packets
+
+    def find(self, sequence: int) -> tuple[int, bool, bytes]:
+        """Timestamp, marker and payload of what was sent under this number.
+
+        It looks through all that is here: ask first whether it ``holds`` the number.
+        """
         for first, timestamp, payloads, begin, end in reversed(self._runs):
             offset = (sequence - first) & 0xFFFF
             if offset < end - begin:
                 index = begin + offset
                 return timestamp, index == len(payloads) - 1, payloads[index]
-        return None
+        raise LookupError(sequence)
 
     def may_resend(self, sequence: int, now_ns: int) -> bool:
         """Whether this packet may be sent again now; counts it if so."""
@@ -387,26 +394,29 @@ class VideoOut:
         self._resend_allowance = min(RESEND_BUDGET, self._resend_allowance + earned)
         self._resend_ns = now_ns
         block = extensions.write(sender.timeline.ntp_now())
-        for sequence in lost:
-            sent = self._history.find(sequence & 0xFFFF)
-            if sent is None:
-                self._drop("resend_gone", 1)
+        refused: Counter[str] = Counter()
+        for sequence in lost:  # 6,000 of them fit into one datagram: refusing must be cheap
+            number = sequence & 0xFFFF
+            if not self._history.holds(number):
+                refused["resend_gone"] += 1
                 continue
             if self._resend_allowance < 1:
-                self._drop("resend_budget", 1)
-                return
-            if not self._history.may_resend(sequence & 0xFFFF, now_ns):
-                self._drop("resend_limit", 1)
+                refused["resend_budget"] += 1
+                break
+            if not self._history.may_resend(number, now_ns):
+                refused["resend_limit"] += 1
                 continue
             self._resend_allowance -= 1
-            timestamp, marker, payload = sent
-            kind, number, ssrc = sender.payload_type, sequence & 0xFFFF, sender.ssrc
+            timestamp, marker, payload = self._history.find(number)
+            kind, ssrc = sender.payload_type, sender.ssrc
             if sender.rtx_payload_type is not None:
                 payload = _SEQUENCE.pack(number) + payload
                 kind, number, ssrc = sender.rtx_payload_type, self._rtx_sequence, sender.rtx_ssrc
                 self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
             header = _HEADER.pack(extensions.first_byte, kind, number, timestamp, ssrc)
             sender.media_transport.send_rtp(header + block, number, (payload,), ends_frame=marker)
+        for why, count in refused.items():
+            self._drop(why, count)
 
 
 class AudioOut:

@@ -207,6 +207,31 @@ async def test_a_whole_keyframe_can_be_asked_for_again_and_nobody_else_s_packets
     viewer.out.close()
 
 
+async def test_a_flood_of_nacks_costs_no_more_searches_than_packets_may_be_sent_again(
+    viewer: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = []
+    find = fanout._History.find
+
+    def note(history: fanout._History, sequence: int) -> tuple[int, bool, bytes]:
+        searched.append(sequence)
+        return find(history, sequence)
+
+    monkeypatch.setattr(fanout._History, "find", note)
+    viewer.out.started()
+    viewer.out.push(frame(100, keyframe=True))
+    await until(lambda: len(viewer.sender.packets) == 100)
+    wanted = [p.sequence_number for p in viewer.sent()]
+    for _ in range(100):
+        viewer.out.receive_rtcp(nack(*wanted))
+        viewer.out.receive_rtcp(nack(*[wanted[0]] * 1000))
+        viewer.out.receive_rtcp(nack(*range(wanted[-1] + 1, wanted[-1] + 1000)))
+    assert sorted(searched) == wanted
+    assert len(viewer.sender.packets) == 200
+    assert dropped(viewer.metrics, "video_out", "resend_gone") == 100 * 999
+    viewer.out.close()
+
+
 async def test_nacks_cannot_make_a_flood(viewer: Viewer) -> None:
     viewer.out.started()
     viewer.out.push(frame(100, keyframe=True))
