@@ -167,16 +167,17 @@ class AudioMixer:
 
     def set_gain(self, listener_id: str, speaker_id: str, gain: float) -> None:
         """How loud (0 to 2) one listener hears one speaker; 1 ends the exception."""
-        volumes = {listener: dict(own) for listener, own in self._volumes.items()}
-        own = volumes.setdefault(listener_id, {})
-        own[speaker_id] = min(2.0, max(0.0, gain))
-        if gain == 1.0:
-            del own[speaker_id]
-        if sum(map(len, volumes.values())) > _VOLUMES_KEPT:
+        volumes = dict(self._volumes)
+        if sum(map(len, volumes.values())) >= _VOLUMES_KEPT:  # forget those who have gone
             volumes = {
                 listener: {id: value for id, value in own.items() if id in self._seats}
                 for listener, own in volumes.items()
+                if listener in self._listeners
             }
+        own = {**volumes.get(listener_id, {}), speaker_id: min(2.0, max(0.0, gain))}
+        if gain == 1.0:
+            del own[speaker_id]
+        volumes[listener_id] = own
         self._volumes = {listener: own for listener, own in volumes.items() if own}
 
     def listen(self, id: str) -> None:
@@ -315,11 +316,18 @@ class AudioMixer:
                 if output.converging > _CONVERGE_BLOCKS:
                     self._release_output(listener)
         self._without = []
+        # Who only set a volume leaves the places of those who are heard free.
+        for_volumes = sum(listener not in heard for listener in self._own)
         for listener in needed:
-            if listener not in self._own and not self._take_output(listener):
-                self._too_many.inc()
-                if listener in heard:
-                    self._without.append(listener)
+            if listener in self._own:
+                continue
+            free = listener in heard or for_volumes < _OWN_MIXES_FOR_VOLUMES
+            if free and self._take_output(listener):
+                for_volumes += listener not in heard
+                continue
+            self._too_many.inc()
+            if listener in heard:
+                self._without.append(listener)
         self._shared_in_use = len(listeners) > len(self._own)
 
     def _take_output(self, listener: str) -> bool:

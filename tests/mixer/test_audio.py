@@ -274,6 +274,30 @@ class TestVolumes:
         assert ada.hears(ada) < GONE
         assert bob.hears(bob) < GONE
 
+    def test_who_begins_to_talk_has_a_mix_however_many_set_volumes(self, hall: Hall) -> None:
+        ada = hall.enter("ada", 440)
+        bob = hall.enter("bob", 700)
+        bob.sends = False
+        for i in range(60):
+            hall.watch(f"a{i}")
+            hall.mixer.set_gain(f"a{i}", "ada", 0.5)
+        hall.run(0.5)
+        bob.sends = True
+        hall.run(1)
+        assert bob.hears(ada) > HERE
+        assert ada.hears(bob) > HERE
+
+    def test_volumes_of_listeners_long_gone_are_forgotten(self, hall: Hall) -> None:
+        hall.enter("ada", 440)
+        hall.watch("eve")
+        hall.mixer.set_gain("eve", "ada", 0)
+        for i in range(5_000):
+            hall.mixer.listen(f"a{i}")
+            hall.mixer.set_gain(f"a{i}", "ada", 0.5)
+            hall.mixer.unlisten(f"a{i}")
+        assert len(hall.mixer._volumes) <= 4_096
+        assert hall.mixer._volumes["eve"] == {"ada": 0.0}
+
     def test_volumes_for_people_long_gone_are_forgotten(self, hall: Hall) -> None:
         hall.enter("ada", 440)
         eve = hall.watch("eve")
