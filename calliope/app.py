@@ -144,16 +144,16 @@ class Server:
             await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
-        """End every session and free everything."""
+        """End every session and free everything, also what a start that failed had begun."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
-        await self.sessions.close()
-        self.rooms.close_empty()
-        if self._runner is not None:
+        if self._runner is not None:  # else the start failed before there was a room
+            await self.sessions.close()
+            self.rooms.close_empty()
             await self._runner.cleanup()
-        await asyncio.to_thread(self.rooms.join_mixers)
+            await asyncio.to_thread(self.rooms.join_mixers)
         await asyncio.to_thread(self._labels.close)
         gc.unfreeze()
 

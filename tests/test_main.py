@@ -71,6 +71,11 @@ def test_the_version_is_the_packages() -> None:
             {"CALLIOPE_CONFIG": "/proc/none.toml"},
             "The configuration file /proc/none.toml cannot be read: No such file or directory.",
         ),
+        (
+            ["--server-tls", "/proc/none.pem,/proc/none.key"],
+            {},
+            "server.tls: cannot read '/proc/none.pem': No such file or directory.",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_status_2(
