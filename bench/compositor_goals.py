@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from bench.peers import programs as peers
 from bench.pictures import rotation
 from bench.rivals import RIVALS, Compose, InkSource
 from calliope.media import Frame
@@ -80,6 +82,32 @@ def headline(cameras: Sequence[Sequence[Frame]], rounds: int) -> list[Row]:
         ratio = found[rival] / ours
         case = f"  beside {rival} ({found[rival]:.2f} ms)"
         rows.append(Row(case, f"{ratio:.1f}x", f"at least {goal:g}x", ratio >= goal))
+    return rows + programs(cameras, (640, 360), ours)
+
+
+def programs(
+    cameras: Sequence[Sequence[Frame]], size: tuple[int, int], ours_ms: float
+) -> list[Row]:
+    """ffmpeg and GStreamer on the same frames, where they are installed."""
+    tiles, rows = places(len(cameras)), []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = peers.write_cameras(Path(folder), cameras)
+        for program, name, goal, commands in (
+            ("ffmpeg", "ffmpeg scale+xstack", 8, peers.ffmpeg(paths, tiles, size)),
+            (
+                "gst-launch-1.0",
+                "GStreamer compositor",
+                12,
+                peers.gstreamer(paths, tiles, size, SIZE),
+            ),
+        ):
+            if not peers.installed(program):
+                rows.append(Row(f"  beside {name}", f"{program} is not installed", "", False))
+                continue
+            theirs = peers.ms_per_frame(*commands, frames=len(cameras[0]))
+            ratio = theirs / ours_ms
+            case = f"  beside {name} ({theirs:.2f} ms)"
+            rows.append(Row(case, f"{ratio:.1f}x", f"at least {goal}x", ratio >= goal))
     return rows
 
 

@@ -1,0 +1,1 @@
+"""Other people's compositors, run as programs of their own on the same frames."""
