@@ -35,6 +35,7 @@ up leaves here becomes delay, for messages too (a megabyte was seen to hold them
 seconds); what does not fit is lost, and asked for again or not."""
 _DATAGRAM_BYTES = 2048
 _DRAIN_MAX = 32  # datagrams read in one turn of the loop: a flood must leave it to the others
+_REMOTES_MAX = 64  # addresses of one peer: those it told of, and those its checks came from
 _QUEUE_MAX = 256  # DTLS and SCTP datagrams of one session that wait to be read
 
 
@@ -130,6 +131,15 @@ class IceConnection(aioice.ice.Connection):
         """Whether an address is a candidate of the peer or has answered for it."""
         return any(c._network_host == host and c.port == port for c in self._remote_candidates)
 
+    def check_incoming(
+        self, message: stun.Message, addr: tuple[str, int], protocol: aioice.ice.StunProtocol
+    ) -> None:
+        """Note where a check came from, but not without end: each address costs checks of ours."""
+        if len(self._remote_candidates) < _REMOTES_MAX or self.knows(addr[0], addr[1]):
+            super().check_incoming(message, addr, protocol)
+        else:
+            self.drop("flood")
+
     def data_received(self, data: bytes, component: int) -> None:
         if data[0] < 4:  # what claims to be STUN and is not comes back here
             self.drop("malformed")
@@ -177,22 +187,30 @@ class IceConnection(aioice.ice.Connection):
         """
         self._heard_s = consent_s = self._now()
         interval_s = 0.0
+        in_vain = False
         while True:
             await asyncio.sleep(self.QUIET_S)
             now_s = self._now()
-            if now_s - consent_s < interval_s and now_s - self._heard_s < self.QUIET_S:
+            quiet = now_s - self._heard_s >= self.QUIET_S
+            if not quiet and now_s - consent_s < interval_s:
+                in_vain = False
                 continue
-            if await self._ask_consent():
+            # Once more before the end, unless that was in vain already: it takes over a second.
+            if not (in_vain and self._is_gone(consent_s)) and await self._ask_consent():
                 self._heard_s = consent_s = self._now()
                 interval_s = self.CONSENT_S * (0.8 + 0.4 * random.random())
-            elif (
-                self._now() - self._heard_s > self.settings.loss_s
-                or self._now() - consent_s > self.EXPIRY_S
-            ):
+                in_vain = False
+            elif self._is_gone(consent_s):
                 self._query_consent_task = None
                 self.expired = True
                 await self.close()
                 return
+            else:
+                in_vain = True
+
+    def _is_gone(self, consent_s: float) -> bool:
+        now_s = self._now()
+        return now_s - self._heard_s > self.settings.loss_s or now_s - consent_s > self.EXPIRY_S
 
     async def _ask_consent(self) -> bool:
         pair = self._nominated.get(1)

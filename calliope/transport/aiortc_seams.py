@@ -44,11 +44,10 @@ from aiortc.rtcrtpparameters import (
 from aiortc.rtcrtptransceiver import RTCRtpTransceiver
 from aiortc.rtp import AnyRtcpPacket, RtcpPacket, is_rtcp
 from pylibsrtp import Error, Session
-from pylibsrtp._binding import ffi, lib  # type: ignore[import-not-found]
 
 from calliope.clock import Clock, SystemClock
 from calliope.config import IceConfig
-from calliope.errors import MediaError
+from calliope.errors import MediaError, SeamError
 from calliope.metrics import Metrics
 from calliope.transport import aioice_seams, sctp_seams
 from calliope.transport.aioice_seams import (
@@ -63,6 +62,11 @@ from calliope.transport.aioice_seams import (
 from calliope.transport.burst import Burst
 from calliope.transport.rtp import RtpPacket, read_packet
 from calliope.transport.timeline import Timeline
+
+try:
+    from pylibsrtp._binding import ffi, lib  # type: ignore[import-not-found]
+except ImportError as error:
+    raise SeamError("pylibsrtp has no _binding any more") from error
 
 _PC = "_RTCPeerConnection__"
 _EARLY_PACKETS = 64
