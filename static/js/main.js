@@ -8,7 +8,7 @@ import { Devices } from './media.js';
 import { Call, IceServers, Problem } from './protocol.js';
 import { makeRoomName, readRoomName, Seat } from './rooms.js';
 import { Sound } from './sound.js';
-import { chooseLanguage, fillText, loadText, t } from './text.js';
+import { fillText, loadText, t } from './text.js';
 import { startTheme } from './theme.js';
 
 const SCREENS = ['start', 'lobby', 'call', 'ended'];
@@ -153,9 +153,7 @@ function isWebKit() {
 }
 
 async function start() {
-	const language = chooseLanguage(navigator.languages);
-	await loadText(language);
-	document.documentElement.lang = language;
+	await loadText();
 	fillIcons(document);
 	fillText(document);
 	startTheme(/** @type {HTMLButtonElement} */ (byId('theme')));

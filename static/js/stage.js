@@ -42,6 +42,7 @@ export class Stage {
 	/** @type {ReturnType<typeof setTimeout> | undefined} */
 	#frozen = undefined;
 	#countsFrames;
+	#aspect = 0;
 	#hidesSelf = false;
 	/** The key of the tile that is enlarged, for this person alone. @type {string | null} */
 	#pinned = null;
@@ -69,7 +70,7 @@ export class Stage {
 		this.#own.setAttribute('aria-hidden', 'true');
 		// A phone that is turned changes the camera's shape in the middle of the call.
 		this.#own.addEventListener('resize', onTurn);
-		video.addEventListener('resize', () => this.#fitPicture());
+		video.addEventListener('resize', () => this.#fitPicture(video.videoWidth, video.videoHeight));
 		video.addEventListener('loadeddata', onPicture);
 		this.#countsFrames = 'requestVideoFrameCallback' in video;
 		if (this.#countsFrames) this.#watchFrames();
@@ -175,6 +176,8 @@ export class Stage {
 	#watchFrames() {
 		this.#video.requestVideoFrameCallback((_now, metadata) => {
 			this.#watchFrames();
+			// The shape changes with this frame; the `resize` event may come later.
+			this.#fitPicture(metadata.width, metadata.height);
 			if (this.#waiting.length === 0) return;
 			if (metadata.rtpTimestamp === undefined) {
 				this.#applyLast();
@@ -192,10 +195,15 @@ export class Stage {
 		if (layout) this.#apply(layout);
 	}
 
-	#fitPicture() {
-		const { videoWidth, videoHeight } = this.#video;
-		if (!videoWidth || !videoHeight) return;
-		this.#picture.style.setProperty('--aspect', String(videoWidth / videoHeight));
+	/**
+	 * @param {number} width of the received frame
+	 * @param {number} height
+	 */
+	#fitPicture(width, height) {
+		const aspect = width / height;
+		if (!(aspect > 0) || aspect === this.#aspect) return;
+		this.#aspect = aspect;
+		this.#picture.style.setProperty('--aspect', String(aspect));
 	}
 
 	/** @param {Layout} layout */

@@ -1,34 +1,15 @@
 // @ts-check
 /**
  * Every word the page says comes from /static/text/{language}.json: flat keys, `{name}` for what
- * is put in. English is complete; another language may leave keys out.
+ * is put in. early.js chooses the language; a new one is a new file and its tag there.
  */
-
-/** Languages that have a file; the first is the fallback. */
-const LANGUAGES = ['en'];
 
 /** @type {Record<string, string>} */
 let words = {};
 
-/** @param {readonly string[]} wanted the person's languages, best first */
-export function chooseLanguage(wanted) {
-	for (const tag of wanted) {
-		const language = tag.toLowerCase().split('-')[0];
-		if (LANGUAGES.includes(language)) return language;
-	}
-	return LANGUAGES[0];
-}
-
-/** @param {string} language */
-export async function loadText(language) {
-	const wanted = language === LANGUAGES[0] ? [language] : [LANGUAGES[0], language];
-	const files = await Promise.all(
-		wanted.map(async (name) => {
-			const answer = await fetch(`/static/text/${name}.json`);
-			return answer.ok ? answer.json() : {};
-		}),
-	);
-	words = Object.assign({}, ...files);
+export async function loadText() {
+	const answer = await fetch(`/static/text/${document.documentElement.lang}.json`);
+	words = await answer.json();
 }
 
 /**

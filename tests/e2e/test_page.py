@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -273,6 +274,32 @@ async def test_every_module_of_a_visit_is_fetched_at_once() -> None:
         found = re.findall(r"^import .* from '\./(\w+)\.js';$", "\n".join(sources), re.MULTILINE)
         fresh = set(found) - needed
     assert preloaded == needed - {"main"}
+
+
+async def test_the_page_speaks_the_language_of_its_browser(browser: Browser, url: str) -> None:
+    for locale, words in (("de-AT", "Gespräch beginnen"), ("xx", "Start a call")):
+        context = await browser.new_context(locale=locale)
+        page = await context.new_page()
+        await page.goto(url)
+        assert await text(page, "#start span") == words
+        assert await page.get_attribute("html", "lang") == ("de" if locale == "de-AT" else "en")
+        await context.close()
+
+
+async def test_every_language_is_whole_and_puts_the_same_things_in() -> None:
+    def read(path: Path) -> dict[str, list[str]]:
+        words = json.loads(path.read_text("utf-8"))
+        return {key: sorted(re.findall(r"\{\w+\}", text)) for key, text in words.items()}
+
+    folder = static_dir() / "text"
+    english = read(folder / "en.json")
+    languages = {path.stem for path in folder.glob("*.json")}
+    assert {path: read(folder / f"{path}.json") == english for path in languages} == dict.fromkeys(
+        languages, True
+    )
+    spoken = re.search(r"spoken = \[(.*)\]", (static_dir() / "js" / "early.js").read_text("utf-8"))
+    assert spoken is not None
+    assert set(re.findall(r"'(\w+)'", spoken[1])) == languages
 
 
 async def test_every_word_the_page_asks_for_is_written_and_no_other() -> None:
