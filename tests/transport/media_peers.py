@@ -206,17 +206,39 @@ class GreyMixer:
 
 
 class Lossy:
-    """Drops a seeded share of the media datagrams that pass through it."""
+    """A bad link for media datagrams, seeded: loses, repeats and delays a share of them.
 
-    def __init__(self, share: float, seed: int = 1) -> None:
+    A delayed one is overtaken by those behind it. While ``dark`` nothing passes.
+    """
+
+    def __init__(
+        self, share: float, seed: int = 1, *, repeated: float = 0.0, delayed: float = 0.0
+    ) -> None:
         self._chance = random.Random(seed)
         self._share = share
+        self._repeated = repeated
+        self._delayed = delayed
+        self.dark = False
         self.lost = 0
+        self.disturbed = 0
 
-    def loses(self, data: bytes) -> bool:
-        lost = 128 <= data[0] < 192 and self._chance.random() < self._share
-        self.lost += lost
-        return lost
+    def carry(self, data: bytes, deliver: Callable[[bytes], None]) -> None:
+        """Pass one datagram on: not at all, once, twice, or later."""
+        if not 128 <= data[0] < 192:
+            deliver(data)
+            return
+        if self.dark or self._chance.random() < self._share:
+            self.lost += 1
+            return
+        if self._chance.random() < self._repeated:
+            self.disturbed += 1
+            deliver(data)
+        if self._chance.random() < self._delayed:
+            self.disturbed += 1
+            delay_s = self._chance.uniform(0.005, 0.04)
+            asyncio.get_running_loop().call_later(delay_s, deliver, data)
+        else:
+            deliver(data)
 
 
 class StockCall:
@@ -280,21 +302,31 @@ class StockCall:
         )
 
     def lose(self, up: Lossy | None = None, down: Lossy | None = None) -> None:
-        """Let media get lost between the two, from the client (up) and to it (down)."""
+        """Put bad links between the two, from the client (up) and to it (down)."""
         ice = cast(Any, self.client.getTransceivers()[0].receiver.transport.transport)
         connection = ice._connection
-        send, received = connection.send, connection.data_received
+        received = connection.data_received
+        pair = connection._nominated[1]
+        address = pair.remote_addr
 
-        async def lossy_send(data: bytes) -> None:
-            if up is None or not up.loses(data):
-                await send(data)
+        def send(data: bytes) -> None:
+            if not pair.protocol.transport.is_closing():
+                pair.protocol.transport.sendto(data, address)
 
-        def lossy_received(data: bytes, component: int) -> None:
-            if down is None or not down.loses(data):
+        async def bad_send(data: bytes) -> None:
+            if up is None:
+                send(data)
+            else:
+                up.carry(data, send)
+
+        def bad_received(data: bytes, component: int) -> None:
+            if down is None:
                 received(data, component)
+            else:
+                down.carry(data, lambda passed: received(passed, component))
 
-        ice._send = lossy_send
-        connection.data_received = lossy_received
+        ice._send = bad_send
+        connection.data_received = bad_received
 
     async def close(self) -> None:
         await self.server.close()

@@ -436,8 +436,16 @@ async def test_a_stock_client_is_seen(codec: str) -> None:
     await call.close()
 
 
-async def test_a_camera_over_a_lossy_link_stays_fluent() -> None:
-    """Five percent lost both ways: repaired, so that hardly a picture is missing."""
+@pytest.mark.parametrize(
+    ("up", "down"),
+    [
+        (Lossy(0.05, seed=3), Lossy(0.05, seed=4)),
+        (Lossy(0, seed=5, repeated=0.1, delayed=0.2), Lossy(0, seed=6, repeated=0.1, delayed=0.2)),
+    ],
+    ids=["lossy", "reordered and repeated"],
+)
+async def test_a_camera_over_a_bad_link_stays_fluent(up: Lossy, down: Lossy) -> None:
+    """Five percent lost both ways, or many out of order: hardly a picture is missing."""
     track = GreyTrack()
     call = StockCall(video=track)
     await call.offer()
@@ -445,12 +453,40 @@ async def test_a_camera_over_a_lossy_link_stays_fluent() -> None:
     video = VideoIn(SystemClock(), call.metrics, MAX_PIXELS, feeds.append)
     video.attach(call.receiver("video"))
     await call.answer()
-    lossy = Lossy(0.05, seed=3)
-    call.lose(up=lossy, down=Lossy(0.05, seed=4))
+    call.lose(up=up, down=down)
     await until(lambda: track.sent >= 200, 60)
     sent = track.sent
     await until(lambda: feeds[0].source.latest().serial >= 0.9 * sent)  # type: ignore[union-attr]
-    assert lossy.lost > 5
+    assert up.lost + up.disturbed > 5
+    await video.close()
+    await call.close()
+
+
+async def test_a_camera_is_back_after_the_link_was_dark() -> None:
+    """Everything lost for longer than gaps are asked for: a keyframe, and it goes on."""
+    track = GreyTrack()
+    call = StockCall(video=track)
+    await call.offer()
+    feeds: list[VideoFeed] = []
+    video = VideoIn(SystemClock(), call.metrics, MAX_PIXELS, feeds.append)
+    video.attach(call.receiver("video"))
+    await call.answer()
+    link = Lossy(0)
+    call.lose(up=link)
+    await until(lambda: bool(feeds))
+
+    def serial() -> int:
+        frame = feeds[0].source.latest()
+        return 0 if frame is None else frame.serial
+
+    for _ in range(3):
+        link.dark = True
+        sent = track.sent
+        await until(lambda: track.sent >= sent + 20)  # noqa: B023
+        before = serial()
+        link.dark = False
+        await until(lambda: serial() >= before + 20)  # noqa: B023
+    assert link.lost > 30
     await video.close()
     await call.close()
 
