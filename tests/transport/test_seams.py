@@ -267,3 +267,59 @@ async def test_a_stock_connection_in_the_same_process_stays_stock() -> None:
     assert type(stock.getReceivers()[0]) is RTCRtpReceiver
     await stock.close()
     await asyncio.sleep(0)
+
+
+def ice_connection(drops: list[str]) -> IceConnection:
+    settings = aioice_seams.IceSettings(("127.0.0.1",), None, 8, lambda why: drops.append(why))
+    return IceConnection(settings, None, None)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.2, 0.49, 0.51, 0.8, 0.99])
+async def test_who_vanishes_in_the_midst_of_sending_is_noticed_within_ten_seconds(
+    phase: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the default of 8 s, in a time of its own; it hangs on when the questions fall."""
+    connection = ice_connection([])
+    now, last_heard = 0.0, 100 + phase
+    closed: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        connection._heard_s = max(connection._heard_s, min(now, last_heard))
+
+    async def ask() -> bool:
+        nonlocal now
+        if now < last_heard:
+            return True
+        now += 1.5  # aioice asks twice, and waits 0.5 s and 1 s
+        return False
+
+    async def close() -> None:
+        closed.append(now)
+
+    monkeypatch.setattr(connection, "_now", lambda: now)
+    monkeypatch.setattr(connection, "_ask_consent", ask)
+    monkeypatch.setattr(connection, "close", close)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await connection.query_consent()
+    assert connection.expired
+    assert 8 < closed[0] - last_heard <= 9.5
+
+
+async def test_checks_from_ever_new_ports_do_not_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drops: list[str] = []
+    connection = ice_connection(drops)
+    await connection.gather_candidates()
+    monkeypatch.setattr(connection, "check_start_task", lambda _pair: None)
+    message = aioice.stun.Message(
+        message_method=aioice.stun.Method.BINDING, message_class=aioice.stun.Class.REQUEST
+    )
+    message.attributes["PRIORITY"] = 1
+    for port in range(20_000, 20_300):
+        connection.check_incoming(message, ("127.0.0.1", port), connection._protocols[0])
+    assert len(connection._remote_candidates) == len(connection._check_list) == 64
+    assert drops == ["flood"] * (300 - 64)
+    await connection.close()
