@@ -55,6 +55,8 @@ class View:
         self._encoders: dict[str, VideoEncoder] = {}
         self._people: tuple[Person, ...] | None = None
         self._by_id: dict[str, Person] = {}
+        self._tiles: tuple[Tile, ...] = ()
+        self._uncut: set[str] = set()
         self._presenter: Person | None = None
         self._screen = (0, 0)
         self._turns_of_screen = 0
@@ -82,20 +84,40 @@ class View:
             self._by_id = {person.id: person for person in people}
             self._find_presenter(people)
         screen = self._screen_size(latest)
-        if same and screen == self._screen:
-            return None
         if screen != self._screen:
             self._screen, self._turns_of_screen = screen, 0
-        size = self._ordinary
-        if screen != (0, 0):
-            size = size_screen_canvas(self._arrange, people, screen)
-        tiles = self._arrange(people, size)
-        if size == self.layout.canvas and tiles == self.layout.tiles and not first:
+            same = False
+        if not same:
+            size = self._ordinary
+            if screen != (0, 0):
+                size = size_screen_canvas(self._arrange, people, screen)
+            if size != self._canvas.size:
+                self._resize(size)
+            self._tiles = self._arrange(people, size)
+        uncut = self._find_uncut(latest)
+        if same and uncut == self._uncut:
             return None
-        if size != self.layout.canvas:
-            self._resize(size)
-        self.layout = replace(self.layout, serial=self.layout.serial + 1, canvas=size, tiles=tiles)
+        self._uncut = uncut
+        tiles = tuple(replace(t, fit="contain") if t.id in uncut else t for t in self._tiles)
+        if self._canvas.size == self.layout.canvas and tiles == self.layout.tiles and not first:
+            return None
+        self.layout = replace(
+            self.layout, serial=self.layout.serial + 1, canvas=self._canvas.size, tiles=tiles
+        )
         return self.layout
+
+    def _find_uncut(self, latest: Latest) -> set[str]:
+        """Whose camera is shown whole, though the layout would cut it: less than half were left.
+
+        So an upright phone shows a face, not a nose.
+        """
+        uncut = set()
+        for tile in self._tiles:
+            if tile.fit == "crop" and (frame := latest(self._by_id[tile.id], tile.source)):
+                one, other = frame.width * tile.h, frame.height * tile.w
+                if 2 * min(one, other) < max(one, other):
+                    uncut.add(tile.id)
+        return uncut
 
     def _find_presenter(self, people: Sequence[Person]) -> None:
         """Whose screen the layout shows: it decides that, whatever the size."""

@@ -46,14 +46,15 @@ class NoLabels:
 class Camera:
     """A flat grey picture that changes whenever ``paint`` is called."""
 
-    def __init__(self, grey: int) -> None:
+    def __init__(self, grey: int, size: tuple[int, int] = (160, 90)) -> None:
         self._serial = 0
-        self.paint(grey)
+        self.paint(grey, size)
 
-    def paint(self, grey: int) -> None:
+    def paint(self, grey: int, size: tuple[int, int] = (160, 90)) -> None:
         self._serial += 1
-        chroma = np.full((45, 80), 128, np.uint8)
-        luma = np.full((90, 160), grey, np.uint8)
+        width, height = size
+        chroma = np.full((height // 2, width // 2), 128, np.uint8)
+        luma = np.full((height, width), grey, np.uint8)
         self._frame = Frame(luma, chroma, chroma, self._serial, 0)
 
     def latest(self) -> Frame | None:

@@ -39,6 +39,18 @@ def test_what_is_watched_is_composed_and_decodes_to_the_right_picture() -> None:
         assert abs(float(middle.mean()) - grey) < 6
 
 
+def test_an_upright_phone_is_shown_whole_and_cut_again_when_turned() -> None:
+    desk = Desk()
+    phone = Camera(60, (90, 160))
+    people = (Person("p1", "Ada", camera=phone), Person("p2", "Lin", camera=Camera(90)))
+    desk.mixer.show(Scene(people, frozenset({TOP})))
+    assert [tile.fit for tile in desk.tick().layouts[0].tiles] == ["contain", "crop"]
+    phone.paint(61, (160, 90))
+    assert [tile.fit for tile in desk.tick().layouts[0].tiles] == ["crop", "crop"]
+    phone.paint(62, (160, 120))
+    assert desk.tick().layouts == ()
+
+
 def test_nothing_watched_nothing_made() -> None:
     desk = Desk()
     desk.mixer.show(Scene((Person("p1", "Ada", camera=Camera(60)),)))
