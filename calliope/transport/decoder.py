@@ -8,6 +8,7 @@ counted; it never ends the thread.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from calliope.errors import MediaError
 from calliope.media import Plane, Post
 from calliope.metrics import Metrics
 from calliope.ring import FrameRing
+
+logger = logging.getLogger(__name__)
 
 QUEUE_FRAMES = 8
 _CODECS = {"VP8": "vp8", "H264": "h264"}
@@ -111,6 +114,12 @@ class Decoder:
             return None if self._closing else self._queue.popleft()
 
     def _run(self) -> None:
+        try:
+            self._decode_all()
+        finally:
+            self._post(self._on_end)  # whoever closes waits for it
+
+    def _decode_all(self) -> None:
         context: VideoCodecContext | None = None
         codec = ""
         seen = False
@@ -130,10 +139,11 @@ class Decoder:
                     if not seen:
                         seen = True
                         self._post(self._on_first)
-            except (MediaError, av.FFmpegError, ValueError):
+            except Exception as error:
+                if not isinstance(error, MediaError | av.FFmpegError | ValueError):
+                    logger.exception("A decoder met what it should not have")
                 self._drops.labels(queue="decoder", why="broken").inc()
                 self._post(self._on_broken)
-        self._post(self._on_end)
 
 
 def check_size(frame: CodedFrame, max_pixels: int) -> None:

@@ -13,6 +13,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from calliope.errors import MediaError
 from calliope.metrics import Metrics
 from calliope.ring import FrameRing
+from calliope.transport import decoder
 from calliope.transport.decoder import (
     QUEUE_FRAMES,
     CodedFrame,
@@ -113,6 +114,24 @@ def test_what_cannot_be_decoded_is_reported_and_the_thread_goes_on() -> None:
     wait_until(lambda: desk.broken >= 2)
     desk.decoder.submit(coded(key, key=True))
     wait_until(lambda: desk.ring.written == 1)
+    desk.end()
+
+
+def test_not_even_a_bug_of_ours_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    key, delta = encode("VP8", [90, 100])
+    real = decoder.read_planes
+
+    def fail_once(picture: av.VideoFrame) -> object:
+        monkeypatch.setattr(decoder, "read_planes", real)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(decoder, "read_planes", fail_once)
+    desk.decoder.start()
+    desk.decoder.submit(coded(key, key=True))
+    desk.decoder.submit(coded(delta, key=False))
+    wait_until(lambda: desk.ring.written == 1)
+    assert desk.broken == 1
     desk.end()
 
 
