@@ -110,9 +110,11 @@ class Room:
     def join(self, request: JoinRequest, outlet: Outlet) -> Member:
         """Reserve a seat, or find the one ``previous`` holds. RoomFull, BadRequest."""
         seat = self._seat_of(request.previous)
-        if seat is not None and request.screen and seat.role != "audience":
+        if seat is not None and request.screen:
+            if seat.role == "audience":
+                raise Forbidden("Who only watches cannot share a screen.")
             member = Member(self, seat, request, outlet, screen=True)
-        elif seat is not None:
+        elif seat is not None and (seat.role == "audience") == (request.role == "audience"):
             if request.name is not None:
                 seat.name = clean_name(request.name)
             seat.add_secret(request.secret)
@@ -150,6 +152,7 @@ class Room:
             self._forget(old)
         if member.screen:
             seat.screen = member
+            seat.uplinks.pop("screen", None)  # what the last one was told
             self.audio_mixer.set_gain(seat.id, member.voice_id, 0.0)
         else:
             seat.member, seat.lost_ns = member, None
@@ -191,7 +194,7 @@ class Room:
     def _vacate(self, seat: Seat, *, lost: bool) -> None:
         was_listed = seat.listed
         seat.member = None
-        if lost:
+        if lost or self._expects(seat):  # who takes it over may still be connecting
             seat.lost_ns = self.clock.now_ns()
         else:
             del self._seats[seat.id]
@@ -218,7 +221,9 @@ class Room:
         now_ns = self.clock.now_ns()
         kept_ns = self._config.limits.seat_s * 1_000_000_000
         for seat in list(self._seats.values()):
-            if seat.lost_ns is not None and now_ns - seat.lost_ns >= kept_ns:
+            if seat.lost_ns is None or now_ns - seat.lost_ns < kept_ns:
+                continue
+            if not self._expects(seat):
                 del self._seats[seat.id]
         self._follow_lead()
         self.refresh()
@@ -435,10 +440,12 @@ class Room:
             if not seat.listed:
                 continue
             for source, member in (("camera", seat.member), ("screen", seat.screen)):
-                if member is None:
-                    continue
+                if member is None or (source == "screen" and member.feed is None):
+                    continue  # a screen paused before its first picture would never be laid out
                 uplink = uplinks.get((seat.id, source), Uplink.paused())
                 if seat.uplinks.get(source) != uplink:
+                    if uplink.kbps:
+                        seat.resumed_ns[source] = self.clock.now_ns()
                     seat.uplinks[source] = uplink
                     if seat.member is not None:
                         seat.member.send(uplink.message(source))
@@ -475,6 +482,8 @@ class Room:
     def _follow_lead(self) -> None:
         """Let the main speaker follow who speaks; the next scene shows it."""
         before = self._lead if self._lead.id in self._seats else Lead()
-        self._lead = follow(before, self._speaking_since, self.clock.now_ns())
+        # who left in the midst of a word speaks on until the mixer has fallen silent
+        present = {id: at for id, at in self._speaking_since.items() if id in self._seats}
+        self._lead = follow(before, present, self.clock.now_ns())
         if self._lead is not before and self._lead.id is not None:
             self._seats[self._lead.id].led_ns = self._lead.since_ns

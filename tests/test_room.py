@@ -579,6 +579,18 @@ def test_who_is_in_the_mix_gets_a_mix_of_their_own() -> None:
     assert len(grace.outlet.of("speaking")) == 1
 
 
+def test_who_leaves_in_the_midst_of_a_word_leads_no_more() -> None:
+    house = House()
+    ada, grace = house.join("Ada"), house.join("Grace")
+    house.audio.deliver(None, {}, frozenset({"p1"}))
+    ada.member.receive('{"type":"bye"}')
+    grace.member.receive('{"type":"stats","on":true}')
+    house.rooms.sweep()
+    assert len(grace.outlet.of("stats")) == 1
+    house.audio.deliver(None, {}, frozenset({"p1", "p2"}))  # was under way when Ada left
+    assert [person.speaking for person in house.video.scene.people] == [True]
+
+
 def test_volume_is_for_people_who_are_there() -> None:
     house = House()
     ada = house.join("Ada")
@@ -628,7 +640,7 @@ def test_a_screen_is_asked_for_whole_however_small_it_is_shown() -> None:
     """Its canvas follows its size: if that followed the tile, both would shrink to nothing."""
     house = House()
     ada = house.join("Ada")
-    house.join("Ada", previous=ada.secret, screen=True)
+    turn_camera_on(house, house.join("Ada", previous=ada.secret, screen=True))
     ada.member.receive('{"type":"view","name":"presenter"}')
     tile = Tile("p1", "screen", 0, 0, 320, 180, "contain")
     house.video.tick(0, layout=Layout("presenter", 1, (640, 360), (tile,)))
