@@ -337,14 +337,18 @@ class VideoIn:
         rtt_ms = receiver.rtt_ms
         lost = self._buffer.sweep(now_ns, None if rtt_ms is None else round(rtt_ms * _MS))
         if lost:
-            nack = RtcpRtpfbPacket(
-                fmt=RTCP_RTPFB_NACK,
-                ssrc=receiver.own_ssrc,
-                media_ssrc=self._reports.ssrc,
-                lost=lost,
-            )
-            receiver.send_rtcp([nack])
+            self._ask_again(receiver, self._reports.ssrc, lost)
         self._after_change(now_ns)
+
+    def _ask_again(self, receiver: MediaReceiver, ssrc: int, lost: list[int]) -> None:
+        """Send generic NACKs (RFC 4585 section 6.2.1), two where the numbers wrap: aiortc packs
+        ascending ones only."""
+        wrap = next((i for i in range(1, len(lost)) if lost[i] < lost[i - 1]), len(lost))
+        receiver.send_rtcp(
+            RtcpRtpfbPacket(fmt=RTCP_RTPFB_NACK, ssrc=receiver.own_ssrc, media_ssrc=ssrc, lost=part)
+            for part in (lost[:wrap], lost[wrap:])
+            if part
+        )
 
     def _ask_keyframe(self, now_ns: int) -> None:
         receiver = self._receiver

@@ -34,9 +34,8 @@ class Timeline:
     def ntp_now(self) -> int:
         """The NTP time as a 64-bit number: seconds since 1900 and their fraction."""
         unix_ns = self._clock.now_ns() + self._unix_offset_ns
-        return ((unix_ns // NS_PER_S + _NTP_EPOCH_S) << 32) | (
-            ((unix_ns % NS_PER_S) << 32) // NS_PER_S
-        )
+        seconds = (unix_ns // NS_PER_S + _NTP_EPOCH_S) & 0xFFFF_FFFF  # they wrap in 2036
+        return seconds << 32 | ((unix_ns % NS_PER_S) << 32) // NS_PER_S
 
     def pts_now(self, clock_hz: int) -> int:
         """The media time of what would be sent now, in units of ``clock_hz``."""

@@ -17,7 +17,7 @@ from aiortc import (
     RTCRtpSender,
     RTCSessionDescription,
 )
-from aiortc.rtp import AnyRtcpPacket
+from aiortc.rtp import AnyRtcpPacket, RtcpPacket
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
@@ -106,7 +106,9 @@ class StandInReceiver:
         self.sink = sink
 
     def send_rtcp(self, packets: Iterable[AnyRtcpPacket]) -> None:
-        self.sent += packets
+        made = list(packets)
+        assert len(RtcpPacket.parse(b"".join(map(bytes, made)))) == len(made)
+        self.sent += made
 
     def sent_of(self, kind: type, fmt: int) -> list[Any]:
         return [p for p in self.sent if isinstance(p, kind) and getattr(p, "fmt", None) == fmt]
@@ -150,7 +152,9 @@ class StandInSender:
         return len(payloads)
 
     def send_rtcp(self, packets: Iterable[AnyRtcpPacket]) -> None:
-        self.rtcp += packets
+        made = list(packets)
+        assert len(RtcpPacket.parse(b"".join(map(bytes, made)))) == len(made)
+        self.rtcp += made
 
     def as_sender(self) -> MediaSender:
         return cast(MediaSender, self)

@@ -230,6 +230,19 @@ async def test_a_lost_packet_is_asked_for_until_it_comes_as_rtx(watcher: Watcher
     assert watcher.plis() == 0
 
 
+async def test_a_gap_over_the_wrap_of_the_numbers_is_asked_for(watcher: Watcher) -> None:
+    camera = Camera()
+    key, second, third = encode("VP8", [60, 70, 80])
+    camera.sequence = 0xFFFE
+    watcher.take(camera.vp8(key, 10_000))
+    lost = camera.vp8(second, 10)[:4]  # 0xFFFF, 0, 1, 2
+    camera.sequence = 3
+    watcher.take(camera.vp8(third, 10_000))
+    await until(lambda: watcher.nacked().count(2) >= 2)
+    assert set(watcher.nacked()) == {0xFFFF, 0, 1, 2}
+    assert [packet.sequence for packet in lost] == [0xFFFF, 0, 1, 2]
+
+
 async def test_a_picture_that_is_never_repaired_is_replaced_by_a_keyframe(
     watcher: Watcher,
 ) -> None:
