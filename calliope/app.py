@@ -130,10 +130,7 @@ class Server:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SPACING_S)
-            try:
-                self.rooms.sweep()
-            except Exception:
-                _log.exception("A sweep of the rooms failed; the next one goes on")
+            self.rooms.sweep()
 
     async def drain(self) -> None:
         """Refuse new calls, tell everybody, wait at most ``server.drain_s`` for calls to end."""

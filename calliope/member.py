@@ -84,6 +84,8 @@ class Member:
         self._chat_bucket = TokenBucket(room.clock, rate_hz=2, burst=10)
         self._state_bucket = TokenBucket(room.clock, rate_hz=10, burst=30)
         self._error_bucket = TokenBucket(room.clock, rate_hz=2, burst=10)
+        self.new_name: str | None = None
+        self._keyframe_bucket = TokenBucket(room.clock, rate_hz=0.5, burst=4)
         self.left = False
         self.is_connected = False
 
@@ -138,7 +140,13 @@ class Member:
             raise TooMany("That was too fast; wait a moment and try again.")
 
     def request_keyframe(self) -> None:
-        """The viewer cannot decode what it has (PLI, FIR, a dropped frame)."""
+        """The viewer cannot decode what it has (PLI, FIR, a dropped frame).
+
+        Keyframes cost everybody who watches the same stream: who asks all the time waits.
+        """
+        if not self._keyframe_bucket.take():
+            self._room.metrics.drops.labels(queue="keyframe_requests", why="too_many").inc()
+            return
         for stream in {self.stream, self.next_stream} - {None}:
             assert stream is not None
             self._room.video_mixer.request_keyframe(*stream)

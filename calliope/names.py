@@ -36,6 +36,8 @@ def clean_name(raw: str | None) -> str:
     name = unicodedata.normalize("NFC", raw.strip())
     if not 1 <= len(name) <= NAME_MAX:
         raise BadRequest(f"A name has 1 to {NAME_MAX} characters.", code="bad_name")
+    if all(unicodedata.category(character) in ("Cf", "Mn", "Zs") for character in name):
+        raise BadRequest("A name needs something that can be seen.", code="bad_name")
     for character in name:
         if character in _BIDI_CONTROLS or unicodedata.category(character) in (
             "Cc",

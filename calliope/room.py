@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from calliope import control
 from calliope.clock import Clock
 from calliope.config import Config
 from calliope.errors import Forbidden, NotFound, RoomFull
+from calliope.mailbox import Mailbox
 from calliope.media import AudioSink, EncodedAudio, Post
 from calliope.member import JoinRequest, Member, Outlet
 from calliope.metrics import Metrics
@@ -25,6 +27,13 @@ from calliope.uplink import Uplink, size_uplinks
 
 CHAT_KEPT = 100
 STATS_SPACING_NS = 2_000_000_000
+TICKS_WAITING = 16
+"""Mixer ticks that may wait for an event loop that stands still: half a second of pictures."""
+
+
+AudioOutput: TypeAlias = tuple[
+    EncodedAudio | None, Mapping[str, EncodedAudio | None], frozenset[str]
+]
 
 
 class Mixing(Protocol):
@@ -100,10 +109,22 @@ class Room:
         self._lead = Lead()
         self._scene = Scene()
         self._started = False
-        self.video_mixer = mixers.video(lambda out: post(lambda: self._deliver_video(out)))
-        self.audio_mixer = mixers.audio(
-            lambda shared, own, speaking: post(lambda: self._deliver_audio(shared, own, speaking))
+        pictures = Mailbox[TickOutput](
+            post,
+            self._deliver_video,
+            merge=_skip_frames,
+            merged=self._note_skipped_frames,
+            limit=TICKS_WAITING,
         )
+        sounds = Mailbox[AudioOutput](
+            post,
+            lambda output: self._deliver_audio(*output),
+            merge=lambda _, newer: newer,
+            merged=metrics.drops.labels(queue="room_audio", why="loop").inc,
+            limit=TICKS_WAITING,
+        )
+        self.video_mixer = mixers.video(pictures.put)
+        self.audio_mixer = mixers.audio(lambda *output: sounds.put(output))
 
     # -- coming and going ---------------------------------------------------------------------
 
@@ -115,10 +136,10 @@ class Room:
                 raise Forbidden("Who only watches cannot share a screen.")
             member = Member(self, seat, request, outlet, screen=True)
         elif seat is not None and (seat.role == "audience") == (request.role == "audience"):
-            if request.name is not None:
-                seat.name = clean_name(request.name)
+            name = None if request.name is None else clean_name(request.name)
             seat.add_secret(request.secret)
             member = Member(self, seat, request, outlet, screen=False)
+            member.new_name = name
         else:
             member = Member(self, self._new_seat(request), request, outlet, screen=False)
         self.members.add(member)
@@ -156,6 +177,7 @@ class Room:
             self.audio_mixer.set_gain(seat.id, member.voice_id, 0.0)
         else:
             seat.member, seat.lost_ns = member, None
+            seat.name = member.new_name or seat.name
         if seat.role != "audience":
             self.audio_mixer.add(member.voice_id, member.audio)
             self.audio_mixer.set_muted(member.voice_id, seat.muted and not member.screen)
@@ -398,6 +420,12 @@ class Room:
                 self.video_mixer.request_keyframe(*wanted)
         self.refresh()
 
+    def _note_skipped_frames(self, count: int) -> None:
+        """The event loop stood still for too long: viewers lack frames, so they begin anew."""
+        self.metrics.drops.labels(queue="room_video", why="loop").inc(count)
+        for stream in self._scene.watched:
+            self.video_mixer.request_keyframe(*stream)
+
     def _deliver_video(self, output: TickOutput) -> None:
         """One tick's output: layouts before the frames they describe, then frames to viewers."""
         self._pts_90k = output.pts_90k
@@ -422,7 +450,7 @@ class Room:
                 member.outlet.send_video(frame)
         if moved:
             self.refresh()
-        if changed:
+        if changed or moved:
             self._size_uplinks()
 
     def _send_layout(self, member: Member, pts_90k: int) -> None:
@@ -487,3 +515,9 @@ class Room:
         self._lead = follow(before, present, self.clock.now_ns())
         if self._lead is not before and self._lead.id is not None:
             self._seats[self._lead.id].led_ns = self._lead.since_ns
+
+
+def _skip_frames(older: TickOutput, newer: TickOutput) -> TickOutput:
+    """One output of two: the newer frames, and of the layouts each view's newest."""
+    layouts = {layout.view: layout for layout in (*older.layouts, *newer.layouts)}
+    return replace(newer, layouts=tuple(layouts.values()))

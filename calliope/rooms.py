@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 
 from calliope.clock import Clock
 from calliope.config import Config
@@ -12,6 +12,8 @@ from calliope.member import JoinRequest, Member, Outlet
 from calliope.metrics import Metrics
 from calliope.names import clean_room
 from calliope.room import Mixers, Room
+
+_log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 10
 
@@ -75,7 +77,10 @@ class Rooms:
         """Let time pass in every room."""
         self.close_empty()
         for room in self._rooms.values():
-            room.sweep()
+            try:
+                room.sweep()
+            except Exception:  # a fault in one room is no matter of the others
+                _log.exception("The sweep of a room failed; the next one goes on")
         for role in ("participant", "publisher", "audience"):
             count = sum(
                 member.seat.role == role
@@ -97,12 +102,3 @@ class Rooms:
         notice = {"type": "error", "code": "draining", "reason": "The server is stopping."}
         for room in self._rooms.values():
             room.broadcast(notice)
-
-    def end_all(self) -> None:
-        """End every session that is still there."""
-        self._each(lambda member: member.outlet.end("draining", "The server is stopping."))
-
-    def _each(self, action: Callable[[Member], None]) -> None:
-        for room in list(self._rooms.values()):
-            for member in list(room.members):
-                action(member)

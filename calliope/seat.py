@@ -57,6 +57,7 @@ class Seat:
     led_ns: int = 0
     lost_ns: int | None = None
     uplinks: dict[str, Uplink] = field(default_factory=dict)
+    resumed_ns: dict[str, int] = field(default_factory=dict)
 
     @property
     def listed(self) -> bool:
@@ -90,14 +91,14 @@ class Seat:
         camera, camera_stalled = None, False
         feed = self.member.feed if self.member else None
         if feed is not None and self.camera:
-            silent_ns = 0 if self._is_paused("camera") else now_ns - feed.heard_ns
+            silent_ns = self._silent_ns("camera", feed, now_ns)
             camera_stalled = silent_ns >= stall_ns
             if silent_ns < AVATAR_AFTER_NS:
                 camera = self._fresh(feed)
         screen, screen_stalled = None, False
         if self.screen is not None and self.screen.feed is not None:
             screen = self.screen.feed.source
-            silent_ns = 0 if self._is_paused("screen") else now_ns - self.screen.feed.heard_ns
+            silent_ns = self._silent_ns("screen", self.screen.feed, now_ns)
             # A still screen may be sent rarely, but not more rarely than this.
             screen_stalled = silent_ns >= AVATAR_AFTER_NS
         return Person(
@@ -114,9 +115,12 @@ class Seat:
             led_ns=self.led_ns,
         )
 
-    def _is_paused(self, source: str) -> bool:
+    def _silent_ns(self, source: str, feed: VideoFeed, now_ns: int) -> int:
+        """How long a source has been silent of its own accord, not because we paused it."""
         uplink = self.uplinks.get(source)
-        return uplink is not None and uplink.kbps == 0
+        if uplink is not None and uplink.kbps == 0:
+            return 0
+        return now_ns - max(feed.heard_ns, self.resumed_ns.get(source, 0))
 
     def _fresh(self, feed: VideoFeed) -> FrameSource:
         if self.camera_on_ns == 0:

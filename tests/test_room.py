@@ -562,8 +562,6 @@ def test_too_many_rooms_and_draining_are_unavailable() -> None:
     assert ada.outlet.of("error")[-1]["code"] == "draining"
     with pytest.raises(Unavailable):
         house.join("Lin", room="one")
-    house.rooms.end_all()
-    assert ada.outlet.ended == ["draining"]
 
 
 def test_who_is_in_the_mix_gets_a_mix_of_their_own() -> None:
@@ -680,3 +678,42 @@ def test_the_main_speaker_does_not_flicker() -> None:
     assert main() == "p2"
     ada.member.leave(lost=False)
     assert main() == "p2"
+
+
+def test_a_takeover_that_never_connects_renames_nobody() -> None:
+    house = House()
+    ada = house.join("Ada")
+    house.join("Mallory", previous=ada.secret, connect=False)
+    house.rooms.sweep()
+    assert house.video.scene.people[0].name == "Ada"
+    house.join("Ada L.", previous=ada.secret)
+    assert house.video.scene.people[0].name == "Ada L."
+
+
+def test_one_viewers_endless_keyframe_requests_cost_the_others_little() -> None:
+    house = House()
+    ada = house.join("Ada")
+    house.video.tick(0)
+    house.video.keyframes.clear()
+    for _ in range(600):
+        house.clock.advance(ms=100)
+        ada.member.request_keyframe()
+    assert len(house.video.keyframes) <= 34  # a minute at one every two seconds, and the burst
+
+
+def test_pictures_wait_for_a_loop_that_stands_still_but_not_without_bound() -> None:
+    calls: list[Callable[[], None]] = []
+    house = House()
+    house.rooms = Rooms(Config(), house.clock, Metrics(), house.mixers, calls.append)
+    ada = house.join("Ada")
+    house.video.tick(0)
+    calls.pop()()
+    house.video.tick(3000, layout=layout_of("p1"), keyframe=False)
+    for tick in range(2, 100):
+        house.video.tick(tick * 3000, keyframe=False)
+    house.video.keyframes.clear()
+    assert len(calls) == 1
+    calls.pop()()
+    assert len(ada.outlet.video) == 1 + 16
+    assert house.video.keyframes == [("grid", "720p")]
+    assert [tile["id"] for tile in ada.outlet.of("layout")[-1]["tiles"]] == ["p1"]
