@@ -21,7 +21,7 @@ from aiortc.rtp import (
     RtcpSrPacket,
     unpack_remb_fci,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calliope import vp8
@@ -312,32 +312,41 @@ async def test_garbage_in_a_good_stream_costs_a_keyframe_and_no_more(watcher: Wa
     assert dropped(watcher.metrics, "video_in", "malformed") == 1
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SEQUENCES = st.one_of(st.integers(0, 0xFFFF), st.integers(0, 40), st.integers(0xFFE0, 0xFFFF))
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 0xFFFF),
+            SEQUENCES,
             st.integers(0, 3),
-            st.binary(max_size=60),
+            st.one_of(st.binary(max_size=60), st.just(b"\x90\x80\x01\x00key")),
             st.booleans(),
             st.sampled_from([96, 97, 98]),
             st.integers(1, 3),
             st.binary(max_size=8),
+            st.integers(0, 200),
         ),
         max_size=40,
     )
 )
-def test_no_packet_whatsoever_raises(packets: list[tuple[Any, ...]]) -> None:
+def test_no_packet_whatsoever_raises_nor_do_the_timers(packets: list[tuple[Any, ...]]) -> None:
     async def feed() -> None:
-        watcher = Watcher()
-        for sequence, timestamp, payload, marker, kind, ssrc, extensions in packets:
-            watcher.video.receive_rtp(
+        clock = FakeClock()
+        receiver = StandInReceiver()  # reads back all that it is to send
+        video = VideoIn(clock, Metrics(), MAX_PIXELS, lambda _feed: None)
+        video.attach(receiver.as_receiver())
+        for sequence, timestamp, payload, marker, kind, ssrc, extensions, wait_ms in packets:
+            video.receive_rtp(
                 rtp(sequence, timestamp, payload, marker=marker, payload_type=kind, ssrc=ssrc,
                     extensions=extensions)
             )  # fmt: skip
-        await watcher.video.close()
+            clock.advance(ms=wait_ms)
+            video._sweep()
+            if video._reports is not None:
+                video._reports._send()
+        await video.close()
 
     asyncio.run(feed())
 
