@@ -111,12 +111,14 @@ class Rows:
     ``start`` is int32 ``(count,)``, ``weight`` uint16 ``(count, taps)``. With ``exact`` 0 the
     weights are fractions of 2^15 and a line holds samples times 128. Otherwise there are 2 or 4
     taps, and they are whole numbers that sum to ``exact`` and are in proportion without rounding,
-    small enough for byte multiplication; a line holds samples times ``exact``.
+    small enough for byte multiplication; a line holds samples times ``exact``. With ``wide`` they
+    are only if samples are taken as signed bytes, which costs a little more.
     """
 
     start: npt.NDArray[np.int32]
     weight: npt.NDArray[np.uint16]
     exact: int
+    wide: bool = False
 
     @property
     def gain(self) -> int:
@@ -130,10 +132,11 @@ def plan_rows(found: Taps, length: int) -> Rows:
     if found.width <= 4 and length >= width:
         start, weight = _widened(found, length, width)
         common = int(np.gcd.reduce(weight, axis=None))
-        factor = _byte_factor(weight // common, found.unit // common)
-        if factor:
-            exact = (weight // common * factor).astype(np.uint16)
-            return Rows(start.astype(np.int32), exact, found.unit // common * factor)
+        for wide in (False, True)[: width // 2]:
+            factor = _byte_factor(weight // common, found.unit // common, wide)
+            if factor:
+                exact = (weight // common * factor).astype(np.uint16)
+                return Rows(start.astype(np.int32), exact, found.unit // common * factor, wide)
     return Rows(found.start.astype(np.int32), found.rounded(ROW_TOTAL).astype(np.uint16), 0)
 
 
@@ -150,14 +153,16 @@ def _widened(
     return start, weight
 
 
-def _byte_factor(weight: npt.NDArray[np.int64], unit: int) -> int:
+def _byte_factor(weight: npt.NDArray[np.int64], unit: int, wide: bool) -> int:
     """The largest factor that byte multiplication carries; 0 if that is too little.
 
-    A pair of products must fit 16 bits signed and all of them 16 bits unsigned; and column
-    weights, which make up for a small sum, must fit 15 bits.
+    Of two bytes multiplied one is signed: the weight, or with ``wide`` the sample. A pair of
+    products must fit 16 bits signed and all of them 16 bits; and column weights, which make up
+    for a small sum, must fit 15 bits.
     """
+    pair, largest = (255, 255) if wide else (128, 127)
     largest_pair = int(weight.reshape(weight.shape[0], -1, 2).sum(axis=2).max())
-    factor = min(128 // largest_pair, 127 // int(weight.max()), 256 // unit)
+    factor = min(pair // largest_pair, largest // int(weight.max()), 256 // unit)
     return factor if factor * unit > 1 << (PRODUCT_BITS - 15) else 0
 
 
@@ -243,16 +248,15 @@ def _bytes_of(offset: npt.NDArray[np.int64], samples: int) -> npt.NDArray[np.int
     return places.reshape(offset.shape[0], 16)
 
 
-HEADER = 13
-"""Numbers at the start of a plan: exact, way, count, first, last, loads, rows, taps, and where
-row starts, row weights, bases, picks and weights begin, in bytes."""
 ALIGNMENT = 16
 
 
 def plan(size: tuple[int, int], rows: Span, columns: Span, target: tuple[int, int]) -> Plane:
     """How part of a plane becomes ``target``, as one uint8 table that the kernel ``scale`` reads.
 
-    Sizes are (height, width). Raises ValueError where a span is empty or leaves the plane.
+    It begins with int64: exact, way, count, first, last, loads, rows, taps, wide, and where row
+    starts, row weights, bases, picks and weights begin, in bytes; then come these arrays. Sizes
+    are (height, width). Raises ValueError where a span is empty or leaves the plane.
     """
     down, across = taps(size[0], rows, target[0]), taps(size[1], columns, target[1])
     row = plan_rows(down, size[0])
@@ -262,7 +266,7 @@ def plan(size: tuple[int, int], rows: Span, columns: Span, target: tuple[int, in
         way, row_start = COPY, down.start.astype(np.int32)
     numbers = (row.exact, way, column.count, column.first, column.last, column.loads)
     return packed(
-        (*numbers, *row.weight.shape),
+        (*numbers, *row.weight.shape, int(row.wide)),
         (row_start, row.weight, column.base, column.picks, column.weight),
     )
 

@@ -119,6 +119,27 @@ def sum_of_four(
 
 
 @kernel(inline=True)
+def sum_of_wide(
+    pixels: Plane,
+    at: int,
+    pitch: int,
+    upper: Bytes,
+    lower: Bytes,
+    offset: Words,
+    line: Line,
+    to: int,
+) -> None:
+    """As :func:`sum_of_four`, for weights beyond signed bytes: samples are the signed ones."""
+    a, b = centre_bytes(load_bytes(pixels, at)), centre_bytes(load_bytes(pixels, at + pitch))
+    c = centre_bytes(load_bytes(pixels, at + 2 * pitch))
+    d = centre_bytes(load_bytes(pixels, at + 3 * pitch))
+    low = add_words(dot_bytes(upper, interleave_low(a, b)), offset)
+    high = add_words(dot_bytes(upper, interleave_high(a, b)), offset)
+    store_words(line, to, add_words(low, dot_bytes(lower, interleave_low(c, d))))
+    store_words(line, to + 8, add_words(high, dot_bytes(lower, interleave_high(c, d))))
+
+
+@kernel(inline=True)
 def sum_of_any(
     pixels: Plane,
     at: int,
@@ -174,6 +195,7 @@ def sum_rows(
     weight: Weights,
     taps: int,
     exact: int,
+    wide: int,
     line: Line,
     first: int,
     last: int,
@@ -185,12 +207,20 @@ def sum_rows(
     end = last - 16
     if last - first < 16:
         sum_few(pixels, at + first, pitch, weight, taps, exact, offset, line, first, last - first)
-    elif exact and taps == 2:
+    elif exact and taps == 2 and not wide:
         pairs = splat_pairs(unsigned_at(weight, 0) | unsigned_at(weight, 1) << 8)
         for x in range(first, end + 1, 16):
             sum_of_two(pixels, at + x, pitch, pairs, offsets, line, x)
         if (last - first) & 15:
             sum_of_two(pixels, at + end, pitch, pairs, offsets, line, end)
+    elif exact and wide:
+        upper = splat_pairs(unsigned_at(weight, 0) | unsigned_at(weight, 1) << 8)
+        lower = splat_pairs(unsigned_at(weight, 2) | unsigned_at(weight, 3) << 8)
+        rounding = splat_words(gain // 2)  # samples are centred as they are loaded
+        for x in range(first, end + 1, 16):
+            sum_of_wide(pixels, at + x, pitch, upper, lower, rounding, line, x)
+        if (last - first) & 15:
+            sum_of_wide(pixels, at + end, pitch, upper, lower, rounding, line, end)
     elif exact:
         upper = splat_pairs(unsigned_at(weight, 0) | unsigned_at(weight, 1) << 8)
         lower = splat_pairs(unsigned_at(weight, 2) | unsigned_at(weight, 3) << 8)
@@ -420,12 +450,12 @@ def scale(
     numbers = numbers_in(table, 0)
     exact, way, count = number_at(numbers, 0), number_at(numbers, 1), number_at(numbers, 2)
     first, last, loads = number_at(numbers, 3), number_at(numbers, 4), number_at(numbers, 5)
-    rows, taps = number_at(numbers, 6), number_at(numbers, 7)
-    starts = longs_in(table, number_at(numbers, 8))
-    weights = unsigned_in(table, number_at(numbers, 9))
-    base = longs_in(table, number_at(numbers, 10))
-    picks = skip(table, number_at(numbers, 11))
-    weight = words_in(table, number_at(numbers, 12))
+    rows, taps, wide = number_at(numbers, 6), number_at(numbers, 7), number_at(numbers, 8)
+    starts = longs_in(table, number_at(numbers, 9))
+    weights = unsigned_in(table, number_at(numbers, 10))
+    base = longs_in(table, number_at(numbers, 11))
+    picks = skip(table, number_at(numbers, 12))
+    weight = words_in(table, number_at(numbers, 13))
     pixels, pitch, out = start_of(source), source.strides[0], start_of(target)
     upper = start_of(lines)
     lower = skip(upper, lines.size // 2)
@@ -441,9 +471,20 @@ def scale(
     for row in range(0, rows, 2):
         other = min(row + 1, rows - 1)
         top, middle = long_at(starts, row) * pitch, long_at(starts, other) * pitch
-        sum_rows(pixels, top, pitch, skip(weights, row * taps), taps, exact, upper, first, last)
         sum_rows(
-            pixels, middle, pitch, skip(weights, other * taps), taps, exact, lower, first, last
+            pixels, top, pitch, skip(weights, row * taps), taps, exact, wide, upper, first, last
+        )
+        sum_rows(
+            pixels,
+            middle,
+            pitch,
+            skip(weights, other * taps),
+            taps,
+            exact,
+            wide,
+            lower,
+            first,
+            last,
         )
         ahead = middle + taps * pitch + first
         to, below = at + row * stride, at + other * stride
