@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 
 import av
 import pytest
@@ -14,6 +15,7 @@ from aiortc.rtp import (
     RTCP_RTPFB_NACK,
     HeaderExtensionsMap,
     RtcpByePacket,
+    RtcpPacket,
     RtcpPsfbPacket,
     RtcpReceiverInfo,
     RtcpRrPacket,
@@ -23,6 +25,8 @@ from aiortc.rtp import (
     pack_remb_fci,
     unwrap_rtx,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from calliope.clock import FakeClock
 from calliope.media import EncodedAudio, EncodedFrame
@@ -267,6 +271,40 @@ async def test_pli_and_fir_ask_for_a_keyframe(viewer: Viewer, message: RtcpPsfbP
     viewer.out.receive_rtcp(message)
     assert viewer.asked == 1
     viewer.out.close()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([200, 201, 202, 203, 205, 206]),
+            st.integers(0, 31),
+            st.one_of(
+                st.binary(max_size=60),
+                st.binary(max_size=40).map(lambda data: b"\0\0\0\5\0\0\0\x0b" + data),
+                st.binary(max_size=40).map(lambda data: b"\0\0\0\5\0\0\0\0REMB" + data),
+            ),
+        ),
+        max_size=5,
+    )
+)
+def test_no_feedback_whatsoever_raises(messages: list[tuple[int, int, bytes]]) -> None:
+    async def feed() -> None:
+        viewer = Viewer()
+        viewer.out.started()
+        viewer.out.push(frame(3, keyframe=True))
+        for kind, count, body in messages:
+            whole = body + bytes(-len(body) % 4)
+            head = bytes((0x80 | count, kind)) + (len(whole) // 4).to_bytes(2, "big")
+            try:
+                packets = RtcpPacket.parse(head + whole)
+            except (ValueError, struct.error):
+                continue  # refused before it comes here
+            for packet in packets:
+                viewer.out.receive_rtcp(packet)
+        viewer.out.close()
+
+    asyncio.run(feed())
 
 
 async def test_reports_tell_loss_round_trip_and_estimate(viewer: Viewer) -> None:
