@@ -73,7 +73,8 @@ export function fillIcons(root) {
 export function initials(name) {
 	const words = name.trim().split(/\s+/).filter(Boolean);
 	const first = words.length > 1 ? [words[0], words[words.length - 1]] : words.slice(0, 1);
-	return first.map((word) => firstLetter(word).toLocaleUpperCase()).join('') || '?';
+	// A zero-width non-joiner keeps the letters of joined scripts apart: these are no words.
+	return first.map((word) => firstLetter(word).toLocaleUpperCase()).join('\u200c') || '?';
 }
 
 /** @param {string} word */
