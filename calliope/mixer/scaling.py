@@ -7,7 +7,7 @@ There are two passes. The row pass sums up whole source rows, 16 samples at a ti
 of words: ``(sample - 128) * gain``, plus half a ``gain`` for rounding. The column pass gathers
 each output's neighbours from the line and sums them up in 32 bits; weights are such that a sample
 then stands at bit 21. Two rows are done together, so that they share the gathers' tables. The
-error is at most 0.55 of a grey level. Tables come from :mod:`calliope.mixer.resample`; inner
+error is at most 0.6 of a grey level. Tables come from :mod:`calliope.mixer.resample`; inner
 functions take memory as :func:`~calliope.mixer.simd.start_of` gives it.
 """
 

@@ -144,7 +144,7 @@ def rgb_of(yuv: tuple[int, int, int]) -> npt.NDArray[np.float64]:
     """BT.601 limited range, as the camera file has it and WebRTC keeps it."""
     y, u, v = 1.164 * (yuv[0] - 16), yuv[1] - 128, yuv[2] - 128
     rgb = np.array([y + 1.596 * v, y - 0.392 * u - 0.813 * v, y + 2.017 * u])
-    return np.clip(rgb, 0, 255)
+    return np.asarray(np.clip(rgb, 0, 255), np.float64)
 
 
 def shows(picture: Picture, tile: dict[str, Any], yuv: tuple[int, int, int]) -> bool:
