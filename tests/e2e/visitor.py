@@ -138,13 +138,14 @@ class Visitor:
         url: str,
         name: str = "",
         headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
     ) -> Visitor:
         """Join the room whose page is ``url`` and wait for the channel's ``welcome``."""
         await self.pc.setLocalDescription(await self.pc.createOffer())
         base, _, room = url.rpartition("/")
         async with http.post(
             f"{base}/api/rooms/{room}/sessions",
-            params={"name": name} if name else {},
+            params={**({"name": name} if name else {}), **(query or {})},
             data=self.pc.localDescription.sdp,
             headers={**SDP, **(headers or {})},
         ) as response:
