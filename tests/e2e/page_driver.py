@@ -48,7 +48,7 @@ async def launch(playwright: Playwright, *flags: str) -> Browser:
     return await playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
 
 
-async def until(page: Page, expression: str, *, timeout_s: float = 20.0) -> Any:
+async def until(page: Page, expression: str, *, timeout_s: float = 60.0) -> Any:
     """Evaluate until it is truthy and return that; AssertionError when it takes too long."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
