@@ -13,7 +13,7 @@ TEST_READY := .venv/ready-to-test
 
 # libfribidi0 lets names in Arabic, Hebrew and Devanagari take their shape.
 RUN_PACKAGES := libfribidi0
-TEST_PACKAGES := libfribidi0 chromium fonts-dejavu-core fonts-noto-core fonts-noto-cjk tesseract-ocr
+TEST_PACKAGES := libfribidi0 chromium firefox-esr fonts-dejavu-core fonts-noto-core fonts-noto-cjk tesseract-ocr
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16

@@ -1,0 +1,105 @@
+"""The core of a call in Firefox: it sees, is seen, is heard, chats and leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.firefox import FAKE_PITCH_HZ, FirefoxPage, firefox
+from tests.e2e.server_process import run_server
+from tests.e2e.visitor import Camera, Microphone, Visitor, until, visitors
+
+ARTEFACTS = Path("artefacts/screens")
+ARTEFACTS.mkdir(parents=True, exist_ok=True)
+OPTIONS = (
+    *("--mixer-width", "640", "--mixer-height", "360", "--mixer-fps", "15"),
+    *("--mixer-renditions", "360p:600"),
+)
+GREEN = (120, 60, 70)
+GREEN_RGB = (28, 194, 0)  # BT.601, limited range
+ENTER = "\ue007"
+
+PIXEL = """(async () => {
+    const { tiles, canvas } = window.calliope.appliedLayout;
+    const tile = tiles.find(({ id }) => id !== window.calliope.you);
+    const video = document.querySelector('#stage');
+    const scale = video.videoWidth / canvas[0];
+    const drawn = new OffscreenCanvas(video.videoWidth, video.videoHeight).getContext('2d');
+    drawn.drawImage(video, 0, 0);
+    const [x, y] = [(tile.x + tile.w / 2) * scale, (tile.y + tile.h / 3) * scale];
+    return [...drawn.getImageData(x, y, 1, 1).data.slice(0, 3)];
+})()"""
+ENERGY = """(async () => {
+    const stats = [...(await window.calliope.pc.getStats()).values()];
+    return stats.find(({ type, kind }) => type === 'inbound-rtp' && kind === 'audio')
+        ?.totalAudioEnergy ?? 0;
+})()"""
+OWN_TILE = """(() => {
+    const stage = document.querySelector('#stage').getBoundingClientRect();
+    const own = document.querySelector('[data-tile-id] video');
+    const box = own.closest('[data-tile-id]').getBoundingClientRect();
+    const layout = window.calliope.appliedLayout;
+    const tile = layout.tiles.find(({ id }) => id === window.calliope.you);
+    const scale = stage.width / layout.canvas[0];
+    return [box.left - stage.left - tile.x * scale, box.top - stage.top - tile.y * scale,
+            box.width - tile.w * scale, box.height - tile.h * scale].map(Math.abs);
+})()"""
+
+
+async def shows_green(fox: FirefoxPage) -> None:
+    """Wait until the other one's tile, in the pixels received, is the green that was sent."""
+
+    async def distance() -> int:
+        pixel: list[int] = await fox.evaluate(PIXEL)
+        return max(abs(a - b) for a, b in zip(pixel, GREEN_RGB, strict=True))
+
+    found: list[Any] = []
+    for _ in range(200):
+        found.append(await distance())
+        if found[-1] < 30:
+            return
+    raise AssertionError(f"the tile never became green: {found[-5:]}")
+
+
+async def test_a_call_between_firefox_and_another_client(tmp_path: Path) -> None:
+    async with run_server(*OPTIONS) as server, visitors() as (http, present):
+        ada = Visitor(camera=Camera(GREEN), microphone=Microphone(900))
+        present.append(ada)
+        await ada.call(http, f"{server.url}/fox", "Ada")
+        async with firefox(tmp_path) as fox:
+            await fox.goto(f"{server.url}/fox")
+            await fox.until("document.querySelector('#preview').videoWidth > 0")
+            await fox.click("#name")
+            await fox.type("Reynard")
+            await fox.click("#join")
+            await fox.until("window.calliope.appliedLayout?.tiles.length === 2")
+            await fox.until("document.querySelector('#status').hidden")
+            await ada.meets("Ada", "Reynard")
+
+            await shows_green(fox)
+            assert max(await fox.evaluate(OWN_TILE)) < 1.5
+            colours: set[tuple[int, int, int] | None] = set()
+
+            def wanders() -> bool:  # the fake camera, and not a disc with initials
+                colours.add(ada.colour_of("Reynard"))
+                return len(colours) > 8
+
+            await until(wanders)
+            await until(lambda: ada.hears(FAKE_PITCH_HZ))
+            energy = await fox.evaluate(ENERGY)
+            await fox.until(f"{ENERGY}.then((now) => now > {energy} + 0.001)")
+
+            await fox.click("#chat-toggle")
+            await fox.click("#chat-input")
+            await fox.type("Hello <b>Ada</b>" + ENTER)
+            await until(lambda: (ada.last("chat") or {}).get("text") == "Hello <b>Ada</b>")
+            ada.send({"type": "chat", "text": "Hello Reynard"})
+            log = "document.querySelector('#chat-log').textContent"
+            await fox.until(f"{log}.includes('Hello Reynard') && {log}.includes('<b>Ada</b>')")
+            await fox.screenshot(ARTEFACTS / "firefox.png")
+
+            await fox.click("#mute")
+            await until(lambda: any(m["participant"]["muted"] for m in ada.all("updated")))
+            await fox.click("#leave")
+            await fox.until("!document.querySelector('#ended-screen').hidden")
+            await ada.meets("Ada")
