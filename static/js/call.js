@@ -244,6 +244,8 @@ export class CallScreen {
 		this.#stage.setYou(you);
 		this.#stage.announce(layout);
 		this.#chat.remember(chat ?? [], you);
+		// Not before: until the channel speaks, nothing that is written would arrive.
+		this.#chat.setConnected(true);
 		this.#showPeople();
 		if (this.#menu.view !== 'auto') this.#call?.send({ type: 'view', name: this.#menu.view });
 		for (const { id, gain } of this.#people.gains) this.#call?.send({ type: 'volume', id, gain });
@@ -379,7 +381,7 @@ export class CallScreen {
 	 */
 	#showStatus({ phase, problem, retryAtMs } = { phase: this.#call?.phase ?? 'idle', problem: null, retryAtMs: 0 }) {
 		clearInterval(this.#countdown);
-		this.#chat.setConnected(phase === 'connected' || phase === 'unstable');
+		if (phase !== 'connected' && phase !== 'unstable') this.#chat.setConnected(false);
 		byId('call-screen').dataset.phase = phase;
 		if (phase === 'reconnecting') {
 			this.#pictureShown = false;

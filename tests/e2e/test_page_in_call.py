@@ -202,19 +202,19 @@ async def test_the_list_says_who_is_here_and_how_loud_one_hears_them(
 
 
 async def test_after_a_restart_of_the_server_the_call_comes_back_by_itself(
-    browser: Browser,
+    browser: Browser, server: ServerProcess
 ) -> None:
     context = await browser.new_context()
     page = CallPage(await context.new_page())
-    async with run_server() as server:
-        port = server.port
-        await page.enter(f"{server.url}/restart", ADA)
-        await page.say("Before")
-        await until(page.page, "document.querySelectorAll('#chat-log .line').length === 1")
-        server.send_signal(signal.SIGKILL)
-        await until(page.page, "calliope.phase === 'reconnecting'", timeout_s=30)
-        await page.page.wait_for_selector("#status", state="visible")
-    async with run_server(port=port):
+    await page.enter(f"{server.url}/restart", ADA)
+    await page.say("Before")
+    await until(page.page, "document.querySelectorAll('#chat-log .line').length === 1")
+    # the last test here: nobody needs this server any more
+    server.send_signal(signal.SIGKILL)
+    await server.wait()
+    await until(page.page, "calliope.phase === 'reconnecting'", timeout_s=30)
+    await page.page.wait_for_selector("#status", state="visible")
+    async with run_server(port=server.port):
         await until(page.page, "calliope.phase === 'connected'", timeout_s=30)
         await until(
             page.page,
