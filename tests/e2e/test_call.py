@@ -67,6 +67,10 @@ PEOPLE = (
     Person("علي", (70, 200, 110), 1250.0),
 )
 PITCHES = [person.pitch_hz for person in PEOPLE]
+SMALLER = (
+    "--mixer-fps", "15", "--mixer-width", "960", "--mixer-height", "540",
+    "--mixer-renditions", "540p:1000",
+)  # fmt: skip
 AUDIBLE_DB = 20.0
 """How much louder than one's own tone the tones of the others must be."""
 
@@ -86,7 +90,8 @@ class Call:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[ServerProcess]:
-    async with run_server() as server:
+    # three browsers without a GPU, on two cores: a quarter of the default's pixels a second
+    async with run_server(*SMALLER) as server:
         yield server
 
 
