@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import operator
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -130,7 +131,7 @@ class _Shown:
         self.slots: list[_Slot] = []
 
 
-class TileCompositor:
+class TileCompositor(ABC):
     """Keeps track of what changed and draws everything but the pictures themselves."""
 
     def __init__(self, labels: LabelSource) -> None:
@@ -165,9 +166,9 @@ class TileCompositor:
         shown.waiting = any(slot.overlay.missing for slot in shown.slots)
         return touched
 
+    @abstractmethod
     def paint(self, canvas: Canvas, picture: TilePicture, frame: Frame, overlay: Overlay) -> None:
         """Paint a tile that has a frame; the one thing that backends do differently."""
-        raise NotImplementedError
 
     def _refresh(self, picture: TilePicture, slot: _Slot) -> bool:
         """Note what the tile shall show; whether that differs from what it shows."""

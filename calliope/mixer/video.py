@@ -156,24 +156,38 @@ class VideoMixer:
         self._close_unwatched(scene)
         self._frames.begin(scene.people)
         encoded = []
+        layouts = []
         for name in sorted({view for view, _ in scene.watched}):
-            view = self._view(name)
-            if not view.takes_turn(tick.index):
-                continue
-            layout = view.arrange(scene.people, self._frames.latest)
-            if layout is not None:
-                self._untold[name] = layout
-            with self._metrics.compose_s.time():
-                view.compose(self._frames.latest)
             renditions = sorted(r for v, r in scene.watched if v == name)
-            encoded += self._encode(name, view, renditions, pts_90k)
+            try:
+                frames = self._make(name, scene, tick.index, renditions, pts_90k)
+            except Exception:  # one view's fault costs neither its next tick nor the other views
+                self._warn()
+                # what was encoded and is lost now, the next frames would build on
+                self._keyframes_wanted.update((name, rendition) for rendition in renditions)
+                continue
+            encoded += frames
+            if name in self._untold:
+                layouts.append(self._untold.pop(name))
         arrivals_ns = self._frames.arrivals_ns
         delay_ns = (
             self._clock.now_ns() - sum(arrivals_ns) // len(arrivals_ns) if arrivals_ns else None
         )
-        layouts = tuple(self._untold.values())
-        self._untold.clear()
-        return TickOutput(pts_90k, delay_ns, layouts, tuple(encoded))
+        return TickOutput(pts_90k, delay_ns, tuple(layouts), tuple(encoded))
+
+    def _make(
+        self, name: ViewName, scene: Scene, index: int, renditions: Iterable[str], pts_90k: int
+    ) -> list[tuple[tuple[ViewName, str], EncodedFrame]]:
+        """One view's share of a tick: lay out, compose, encode; a new layout becomes untold."""
+        view = self._view(name)
+        if not view.takes_turn(index):
+            return []
+        layout = view.arrange(scene.people, self._frames.latest)
+        if layout is not None:
+            self._untold[name] = layout
+        with self._metrics.compose_s.time():
+            view.compose(self._frames.latest)
+        return self._encode(name, view, renditions, pts_90k)
 
     def _view(self, name: ViewName) -> View:
         view = self._views.get(name)

@@ -220,6 +220,31 @@ def test_a_broken_source_costs_ticks_not_the_thread() -> None:
     assert not mixer.alive
 
 
+def test_a_view_that_fails_costs_the_others_nothing_and_comes_back_with_a_keyframe() -> None:
+    desk = Desk()
+    camera = Camera(60)
+    speaker: Stream = ("speaker", "180p")
+    people = (Person("p1", "Ada", camera=camera), Person("p2", "Lin"))
+    desk.mixer.show(Scene(people, frozenset({TOP, speaker})))
+    assert {key for key, _ in desk.tick().frames} == {TOP, speaker}
+    grid_view = desk.mixer._views["grid"]
+    whole = grid_view.compose
+
+    def break_once(latest: object) -> None:
+        grid_view.compose = whole  # type: ignore[method-assign]
+        raise ValueError("a frame of a shape that no canvas takes")
+
+    grid_view.compose = break_once  # type: ignore[method-assign]
+    assert {key for key, _ in desk.tick().frames} == {speaker}
+    for _ in range(20):
+        camera.paint(61)
+        frames = dict(desk.tick().frames)
+        if frames[TOP].keyframe:
+            break
+    else:
+        raise AssertionError("the view that failed never began anew")
+
+
 def test_rendition_sizes_follow_the_canvas() -> None:
     assert parse_renditions(("720p:1200", "180p:150"), (1280, 720)) == (
         Rendition("720p", 1280, 720, 1200),
