@@ -15,6 +15,9 @@ import { Stage } from './stage.js';
 import { readFlag } from './store.js';
 import { setLabel, t } from './text.js';
 
+/** A name within a sentence keeps its own direction and leaves the sentence's alone (UAX #9). */
+const isolate = (/** @type {string} */ name) => `\u2068${name}\u2069`;
+
 /** @typedef {import('./media.js').Devices} Devices */
 /** @typedef {import('./protocol.js').Call} Call */
 /** @typedef {import('./protocol.js').Participant} Participant */
@@ -167,7 +170,7 @@ export class CallScreen {
 			const known = this.#participants.has(participant.id);
 			this.#participants.set(participant.id, participant);
 			this.#showPeople();
-			if (!known && participant.id !== this.#you) this.#toast(t('people.joined', { name: participant.name }));
+			if (!known && participant.id !== this.#you) this.#toast(t('people.joined', { name: isolate(participant.name) }));
 		});
 		call.on('updated', ({ participant }) => {
 			this.#participants.set(participant.id, participant);
@@ -177,12 +180,12 @@ export class CallScreen {
 			const person = this.#participants.get(id);
 			this.#participants.delete(id);
 			this.#showPeople();
-			if (person && id !== this.#you) this.#toast(t('people.left', { name: person.name }));
+			if (person && id !== this.#you) this.#toast(t('people.left', { name: isolate(person.name) }));
 		});
 		call.on('chat', (line) => {
 			this.#chat.add(line);
 			if (line.from !== this.#you && this.#panel.open !== 'chat') {
-				this.#toast(t('chat.toast', { name: line.name, text: line.text }));
+				this.#toast(t('chat.toast', { name: isolate(line.name), text: line.text }));
 			}
 		});
 		call.on('speaking', ({ ids }) => {
@@ -194,7 +197,7 @@ export class CallScreen {
 		call.on('reaction', ({ id, emoji }) => {
 			this.#stage.react(id, emoji);
 			const name = this.#participants.get(id)?.name;
-			if (name) this.#toast(t('people.reacted', { name, emoji }));
+			if (name) this.#toast(t('people.reacted', { name: isolate(name), emoji }));
 		});
 		call.on('screen', ({ problem }) => {
 			this.#showScreen();
