@@ -10,6 +10,8 @@ ARGS ?=
 PY := .venv/bin/python
 READY := .venv/ready-to-run
 TEST_READY := .venv/ready-to-test
+# What checks the page comes from npm.
+NODE_READY := node_modules/.package-lock.json
 
 # libfribidi0 lets names in Arabic, Hebrew and Devanagari take their shape.
 RUN_PACKAGES := libfribidi0
@@ -25,7 +27,7 @@ run: $(READY) ## serve on http://0.0.0.0:8050
 demo: $(READY) ## serve, with eight synthetic participants in the room "demo"
 	@.ci/demo $(ARGS)
 
-test: $(TEST_READY) ## run every test
+test: $(TEST_READY) $(NODE_READY) ## run every test
 	@.ci/need $(TEST_PACKAGES)
 	@$(PY) -m pytest $(ARGS)
 
@@ -42,8 +44,9 @@ format: $(TEST_READY) ## format
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-types: $(TEST_READY) ## check types
+types: $(TEST_READY) $(NODE_READY) ## check types, the page's too
 	@$(PY) -m mypy
+	@node_modules/.bin/tsc -p .
 
 wheel: $(TEST_READY) ## build dist/calliope-*.whl
 	@rm -rf build
@@ -62,7 +65,7 @@ lock: $(TEST_READY) ## pin the newest versions that requirements*.in allow
 	done
 
 clean: ## delete everything that was made here
-	@rm -rf .venv build dist *.egg-info artefacts .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv node_modules build dist *.egg-info artefacts .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find calliope tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 # Touched last: an installation that was cut short is taken up again. The lock for tests holds the
@@ -74,3 +77,9 @@ $(READY): requirements.txt
 $(TEST_READY): requirements.txt requirements-test.txt
 	@.ci/venv requirements-test.txt
 	@touch $@ $(READY)
+
+# Nothing that comes along is run while it is installed.
+$(NODE_READY): package-lock.json
+	@command -v npm >/dev/null || .ci/need npm
+	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@

@@ -18,7 +18,7 @@ export class Menu extends Emitter {
 
 	constructor() {
 		super();
-		this.#button.addEventListener('click', () => this.show(this.#menu.hidden));
+		this.#button.addEventListener('click', () => this.show(Boolean(this.#menu.hidden)));
 		this.#menu.addEventListener('keydown', (event) => {
 			if (event.key !== 'Escape') return;
 			this.show(false);
