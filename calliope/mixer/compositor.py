@@ -172,7 +172,7 @@ class TileCompositor(ABC):
 
     def _refresh(self, picture: TilePicture, slot: _Slot) -> bool:
         """Note what the tile shall show; whether that differs from what it shows."""
-        waiting = slot.overlay.missing > 0 and slot.is_waiting(self._labels.generation)
+        waiting = bool(slot.overlay.missing) and slot.is_waiting(self._labels.generation)
         last = slot.picture
         if picture is last and not waiting:
             return False
@@ -197,6 +197,10 @@ class TileCompositor(ABC):
 
     def _redraw(self, picture: TilePicture, slot: _Slot, same_caption: bool) -> bool:
         """Draw the tile's overlay anew; whether that made a difference."""
+        generation = self._labels.generation  # before asking: better once too often than never
+        if same_caption and all(ask() is None for ask in slot.overlay.missing):
+            slot.generation, slot.waited = generation, 0
+            return False
         tile = picture.tile
         caption = Caption(
             tile.id,
@@ -208,12 +212,8 @@ class TileCompositor(ABC):
             picture.hand,
             picture.frame is None,
         )
-        slot.generation = self._labels.generation  # before drawing: better to ask once too often
-        slot.waited = 0
-        drawn = overlay.draw(caption, self._labels)
-        if same_caption and drawn.missing == slot.overlay.missing:
-            return False
-        slot.overlay = drawn
+        slot.generation, slot.waited = generation, 0
+        slot.overlay = overlay.draw(caption, self._labels)
         return True
 
     def _paint(self, canvas: Canvas, picture: TilePicture, drawn: Overlay) -> None:

@@ -37,9 +37,6 @@ from calliope.mixer.simd import (
 
 Boxes: TypeAlias = npt.NDArray[np.int64]
 
-# A mask is taken as it comes (strided, read-only): one compilation for all of them.
-_MASK = types.Array(types.uint8, 2, "A", readonly=True)
-_SPRITE = types.Array(types.uint8, 2, "C")
 _FLAT = types.Array(types.uint8, 1, "C")
 _INT = types.int64
 
@@ -130,27 +127,39 @@ def add_ink(add: Plane, coverage: Plane, top: int, left: int, alpha: int, value:
 
 
 @kernel
+def corner(x: int, y: int, radius: int) -> int:
+    """How much of a pixel lies inside a rounded corner at the top left, 0 to 255.
+
+    Edges are smoothed by counting 8 x 8 sub-samples, which is exact to 1/64.
+    """
+    reach = 16 * radius  # in sixteenths of a pixel; sub-samples sit at odd sixteenths
+    far_x, far_y = reach - 16 * x - 1, reach - 16 * y - 1
+    if x >= radius or y >= radius or far_x * far_x + far_y * far_y <= reach * reach:
+        return 255
+    near_x, near_y = far_x - 14, far_y - 14
+    if near_x * near_x + near_y * near_y > reach * reach:
+        return 0
+    inside = 0
+    for down in range(near_y, far_y + 1, 2):
+        for across in range(near_x, far_x + 1, 2):
+            if down * down + across * across <= reach * reach:
+                inside += 1
+    return (inside * 255 + 32) // 64
+
+
+@kernel
 def rounded(coverage: Plane, radius: int) -> None:
     """Draw a filled rectangle with rounded corners over the whole of ``coverage`` (2-D).
 
-    Edges are smoothed by counting 8 x 8 sub-samples, which is exact to 1/64. With a radius of
-    half its side it is a disc.
+    With a radius of half its side it is a disc.
     """
     height, width = coverage.shape
     for y in range(height):
         for x in range(width):
             coverage[y, x] = 255
-    reach = 16 * radius  # in sixteenths of a pixel; sub-samples sit at odd sixteenths
     for y in range(radius):
         for x in range(radius):
-            inside = 0
-            for sub_y in range(8):
-                down = reach - (16 * y + 2 * sub_y + 1)
-                for sub_x in range(8):
-                    across = reach - (16 * x + 2 * sub_x + 1)
-                    if down * down + across * across <= reach * reach:
-                        inside += 1
-            value = (inside * 255 + 32) // 64
+            value = corner(x, y, radius)
             coverage[y, x] = value
             coverage[y, width - 1 - x] = value
             coverage[height - 1 - y, x] = value
@@ -165,35 +174,6 @@ def halve(luma: Plane, chroma: Plane) -> None:
             upper = np.int32(luma[2 * y, 2 * x]) + luma[2 * y, 2 * x + 1]
             lower = np.int32(luma[2 * y + 1, 2 * x]) + luma[2 * y + 1, 2 * x + 1]
             chroma[y, x] = (upper + lower + 2) >> 2
-
-
-@kernel(signature=types.void(*[_SPRITE] * 6, _MASK, _MASK, *[_INT] * 5))
-def lay_ink(
-    keep_y: Plane,
-    add_y: Plane,
-    keep_u: Plane,
-    add_u: Plane,
-    keep_v: Plane,
-    add_v: Plane,
-    luma: Plane,
-    chroma: Plane,
-    x: int,
-    y: int,
-    alpha: int,
-    value_y: int,
-    value_uv: int,
-) -> None:
-    """Put ink of one colour over a sprite at an even place; ``value_uv`` is ``u << 8 | v``.
-
-    ``luma`` and ``chroma`` are the ink's mask. Ink lets through what it does not cover, so what a
-    sprite keeps shrinks as if black were laid over it.
-    """
-    add_ink(add_y, luma, y, x, alpha, value_y)
-    add_ink(keep_y, luma, y, x, alpha, 0)
-    add_ink(add_u, chroma, y // 2, x // 2, alpha, value_uv >> 8)
-    add_ink(add_v, chroma, y // 2, x // 2, alpha, value_uv & 255)
-    add_ink(keep_u, chroma, y // 2, x // 2, alpha, 0)
-    add_ink(keep_v, chroma, y // 2, x // 2, alpha, 0)
 
 
 @kernel

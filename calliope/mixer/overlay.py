@@ -1,14 +1,13 @@
-"""What is drawn over a tile's picture, blended once into sprites and laid on with every frame.
-
-A sprite holds, for every sample it covers, how much of the picture it keeps and what light it
-adds. However many layers a label has, drawing it over a new frame is one multiplication.
-"""
+"""What is drawn over a tile's picture, blended once into sprites and laid on with every frame."""
 
 from __future__ import annotations
 
+import functools
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from functools import partial
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from calliope.media import Plane
 from calliope.mixer import kernels, theme
 from calliope.mixer.mask import Mask
+from calliope.mixer.sprites import begin_sprite, lay_mask, sprite_bytes
 from calliope.mixer.theme import Colour
 
 MarkKind: TypeAlias = Literal["muted", "stalled", "hand"]
@@ -38,8 +38,7 @@ class LabelSource(Protocol):
     def mark(self, kind: MarkKind, size_px: int) -> Mask | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Caption:
+class Caption(NamedTuple):
     """All that decides what a tile's overlay looks like. Sizes are of the tile, in pixels."""
 
     id: str
@@ -52,58 +51,20 @@ class Caption:
     avatar: bool
 
 
-class Sprite:
-    """A rectangle of blended ink at an even place in its tile, of even size.
-
-    ``ink`` is flat uint8: keep and add of luma, each ``(h, w)``, then keep and add of U and of V,
-    each ``(h // 2, w // 2)``; chroma's *keep* stands there twice, so that all planes blend alike.
-    It starts clear.
-    """
-
-    __slots__ = ("_planes", "height", "ink", "width", "x", "y")
-
-    def __init__(self, x: int, y: int, width: int, height: int) -> None:
-        self.x, self.y, self.width, self.height = x, y, width, height
-        self.ink: Plane = np.zeros(3 * width * height, np.uint8)
-        self._planes: list[Plane] = []
-        begin = 0
-        for h, w in ((height, width), (height // 2, width // 2), (height // 2, width // 2)):
-            for _ in range(2):
-                self._planes.append(self.ink[begin : begin + h * w].reshape(h, w))
-                begin += h * w
-        for keep in self._planes[::2]:
-            keep[:] = 255
-
-    def lay(self, mask: Mask, x: int, y: int, colour: Colour, alpha: int = 255) -> None:
-        """Put ink in the shape of ``mask`` at an even place over what is there."""
-        keep_y, add_y, keep_u, add_u, keep_v, add_v = self._planes
-        kernels.lay_ink(
-            keep_y,
-            add_y,
-            keep_u,
-            add_u,
-            keep_v,
-            add_v,
-            mask.luma,
-            mask.chroma,
-            x,
-            y,
-            alpha,
-            colour.y,
-            colour.u << 8 | colour.v,
-        )
+Ask: TypeAlias = Callable[[], Mask | None]
+"""Asks a label source for one mask."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overlay:
     """A tile's sprites as ``kernels.blend_sprites`` takes them.
 
-    ``missing`` counts the masks that were not rasterised yet and are left out.
+    ``missing`` asks again for each mask that was not rasterised yet and is left out.
     """
 
     ink: Plane
     boxes: npt.NDArray[np.int64]
-    missing: int = 0
+    missing: tuple[Ask, ...] = ()
 
 
 def clear() -> Overlay:
@@ -121,13 +82,7 @@ def draw(caption: Caption, labels: LabelSource) -> Overlay:
     if caption.hand:
         drawing.hand()
     drawing.plate()
-    if not drawing.sprites:
-        return Overlay(np.zeros(0, np.uint8), np.zeros(0, np.int64), drawing.missing)
-    return Overlay(
-        np.concatenate([sprite.ink for sprite in drawing.sprites]),
-        np.array([(s.x, s.y, s.width, s.height) for s in drawing.sprites], np.int64).reshape(-1),
-        drawing.missing,
-    )
+    return drawing.finish()
 
 
 def text_height(tile_height: int) -> int:
@@ -153,18 +108,66 @@ def rounded_mask(width: int, height: int, radius: int) -> Mask:
     return Mask(luma, chroma)
 
 
+class _Proportions(NamedTuple):
+    """Lengths that follow from a tile's height, in pixels, all even."""
+
+    text: int
+    margin: int
+    side: int
+    plate: int
+    icon: int
+
+    @classmethod
+    def of(cls, tile_height: int) -> _Proportions:
+        text = text_height(tile_height)
+        side = max(4, even(text * 0.36))
+        return cls(text, max(4, even(text * 0.3)), side, even(text * 1.3), even(text * 0.86))
+
+
+_proportions = functools.lru_cache(maxsize=64)(_Proportions.of)
+
+
+class _Sprite:
+    """A rectangle with rounded corners, and ink on it."""
+
+    __slots__ = ("box", "ink")
+
+    def __init__(
+        self,
+        box: tuple[int, int, int, int],
+        radius: int,
+        colour: Colour,
+        alpha: int = 255,
+        shape: int = 0,
+    ) -> None:
+        """``box`` is x, y, w, h in the tile; ``shape`` the rectangle's width where it is less."""
+        _, _, width, height = self.box = box
+        self.ink: Plane = np.empty(sprite_bytes(width, height), np.uint8)
+        luma, chroma = colour.y, colour.u << 8 | colour.v
+        begin_sprite(self.ink, width, height, shape or width, radius, alpha, luma, chroma)
+
+    def lay(self, mask: Mask, x: int, y: int, colour: Colour) -> None:
+        _, _, width, height = self.box
+        luma, chroma = colour.y, colour.u << 8 | colour.v
+        lay_mask(self.ink, width, height, mask.luma, mask.chroma, x, y, luma, chroma)
+
+    def lay_centred(self, mask: Mask, colour: Colour) -> None:
+        _, _, width, height = self.box
+        self.lay(mask, even((width - mask.width) / 2), even((height - mask.height) / 2), colour)
+
+
 class _Drawing:
     def __init__(self, caption: Caption, labels: LabelSource) -> None:
         self.caption = caption
         self.labels = labels
-        self.sprites: list[Sprite] = []
-        self.missing = 0
-        self.text = text_height(caption.height)
-        self.margin = max(4, even(self.text * 0.3))
+        self.lengths = _proportions(caption.height)
+        self.sprites: list[_Sprite] = []
+        self.missing: list[Ask] = []
 
-    def _seen(self, mask: Mask | None) -> Mask | None:
+    def _ask(self, ask: Ask) -> Mask | None:
+        mask = ask()
         if mask is None:
-            self.missing += 1
+            self.missing.append(ask)
         return mask
 
     def avatar(self) -> None:
@@ -172,14 +175,12 @@ class _Drawing:
         size = even(min(caption.width, caption.height) * 0.46)
         if size < 4:
             return
-        disc = Sprite(
-            even((caption.width - size) / 2), even((caption.height - size) / 2), size, size
-        )
+        x, y = even((caption.width - size) / 2), even((caption.height - size) / 2)
         colour = theme.DISCS[zlib.crc32(caption.id.encode()) % len(theme.DISCS)]
-        disc.lay(rounded_mask(size, size, size // 2), 0, 0, colour)
-        initials = self._seen(self.labels.initials(caption.name, even(size * 0.5)))
+        disc = _Sprite((x, y, size, size), size // 2, colour)
+        initials = self._ask(partial(self.labels.initials, caption.name, even(size * 0.5)))
         if initials is not None:
-            _lay_centred(disc, initials, theme.INK)
+            disc.lay_centred(initials, theme.INK)
         self.sprites.append(disc)
 
     def stalled(self) -> None:
@@ -191,55 +192,56 @@ class _Drawing:
         self._round_mark("stalled", x, y, size, theme.STALLED_INK)
 
     def hand(self) -> None:
-        size = even(self.text * 1.6)
-        x = self.caption.width - self.margin - size
-        self._round_mark("hand", x, self.margin, size, theme.HAND_INK)
+        size, margin = even(self.lengths.text * 1.6), self.lengths.margin
+        self._round_mark("hand", self.caption.width - margin - size, margin, size, theme.HAND_INK)
 
     def _round_mark(self, kind: MarkKind, x: int, y: int, size: int, colour: Colour) -> None:
         if x < 0 or y < 0 or y + size > self.caption.height:
             return
-        sprite = Sprite(x, y, size, size)
-        sprite.lay(rounded_mask(size, size, size // 2), 0, 0, theme.PLATE, theme.PLATE_ALPHA)
-        mark = self._seen(self.labels.mark(kind, even(size * 0.64)))
+        disc = _Sprite((x, y, size, size), size // 2, theme.PLATE, theme.PLATE_ALPHA)
+        mark = self._ask(partial(self.labels.mark, kind, even(size * 0.64)))
         if mark is not None:
-            _lay_centred(sprite, mark, colour)
-        self.sprites.append(sprite)
+            disc.lay_centred(mark, colour)
+        self.sprites.append(disc)
 
     def plate(self) -> None:
         """The name on a darker plate at the bottom left, the muted mark before it."""
-        caption, text = self.caption, self.text
-        side = max(4, even(text * 0.36))
-        height = even(text * 1.3)
-        icon = even(text * 0.86)
-        room = caption.width - 2 * self.margin - 2 * side
-        y = caption.height - self.margin - height
+        caption = self.caption
+        text, margin, side, height, icon = self.lengths
+        room = caption.width - 2 * margin - 2 * side
+        y = caption.height - margin - height
         if room < text or y < 0:
             return
-        used = icon + side if caption.muted else 0
-        muted = self._seen(self.labels.mark("muted", icon)) if caption.muted else None
+        before = icon + side if caption.muted else 0
+        muted = self._ask(partial(self.labels.mark, "muted", icon)) if caption.muted else None
         name = None
-        if caption.name and room - used >= text:
-            name = self._seen(self.labels.label(caption.name, text, room - used))
+        if caption.name and room - before >= text:
+            name = self._ask(partial(self.labels.label, caption.name, text, room - before))
         if muted is None and name is None:
             return
-        inner = (
-            (name.width if name else 0) + (icon if muted else 0) + (side if name and muted else 0)
-        )
+        before = 0 if muted is None else icon
+        if name is not None:
+            before += side if before else 0
+        inner = before + (name.width if name is not None else 0)
         width = min(even(inner + 1), room) + 2 * side
         # Widths of whole vectors blend fastest; what is added stays clear.
-        full = min(-(-width // 16) * 16, caption.width - self.margin)
-        sprite = Sprite(self.margin, y, full, height)
-        plate = rounded_mask(width, height, height // 3)
-        sprite.lay(plate, 0, 0, theme.PLATE, theme.PLATE_ALPHA)
-        x = side
+        full = min(-(-width // 16) * 16, caption.width - margin)
+        radius = min(height // 3, width // 2)
+        box = margin, y, full, height
+        plate = _Sprite(box, radius, theme.PLATE, theme.PLATE_ALPHA, width)
         if muted is not None:
-            sprite.lay(muted, x, even((height - muted.height) / 2), theme.MUTED_INK)
-            x += icon + side
+            plate.lay(muted, side, even((height - muted.height) / 2), theme.MUTED_INK)
         if name is not None:
-            sprite.lay(name, x, even((height - name.height) / 2), theme.INK)
-        self.sprites.append(sprite)
+            plate.lay(name, side + before, even((height - name.height) / 2), theme.INK)
+        self.sprites.append(plate)
 
-
-def _lay_centred(sprite: Sprite, mask: Mask, colour: Colour) -> None:
-    x, y = even((sprite.width - mask.width) / 2), even((sprite.height - mask.height) / 2)
-    sprite.lay(mask, x, y, colour)
+    def finish(self) -> Overlay:
+        """All that was drawn, in one buffer."""
+        missing = tuple(self.missing)
+        if len(self.sprites) == 1:
+            (only,) = self.sprites
+            return Overlay(only.ink, np.array(only.box, np.int64), missing)
+        inks = [sprite.ink for sprite in self.sprites]
+        boxes = [length for sprite in self.sprites for length in sprite.box]
+        ink = np.concatenate(inks) if inks else np.empty(0, np.uint8)
+        return Overlay(ink, np.array(boxes, np.int64), missing)
