@@ -5,11 +5,11 @@ import { Chat } from './chat.js';
 import { byId, make, setOn } from './dom.js';
 import { sayProblem, sayTrouble } from './lobby.js';
 import { Menu } from './menu.js';
-import { Meter } from './meter.js';
 import { Panel } from './panel.js';
 import { People } from './people.js';
 import { Problem } from './protocol.js';
 import { Quality } from './quality.js';
+import { copyLink } from './rooms.js';
 import { startShortcuts } from './shortcuts.js';
 import { Stage } from './stage.js';
 import { readFlag } from './store.js';
@@ -24,10 +24,6 @@ const isolate = (/** @type {string} */ name) => `\u2068${name}\u2069`;
 
 const TOAST_MS = 5000;
 const TOASTS = 3;
-/** Louder than this for some looks in a row is somebody who talks. */
-const VOICE = 0.45;
-const VOICE_LOOKS = 5;
-const REMIND_MS = 20_000;
 
 export class CallScreen {
 	#status = byId('status');
@@ -58,11 +54,9 @@ export class CallScreen {
 	#title = '';
 	/** @type {ReturnType<typeof setInterval> | undefined} */
 	#countdown = undefined;
-	/** Says that one talks while muted. */
-	#meter = new Meter((level) => this.#heard(level));
-	#loud = 0;
+	/** Says that one talks while muted. @type {Promise<import('./reminder.js').Reminder> | null} */
+	#reminder = null;
 	#talking = false;
-	#remindedAt = -Infinity;
 
 	/**
 	 * @param {{devices: Devices, sound: import('./sound.js').Sound, onLeave: () => void}} parts
@@ -85,8 +79,12 @@ export class CallScreen {
 		byId('mute').addEventListener('click', () => void devices.setMicrophone(!devices.microphoneOn));
 		byId('camera').addEventListener('click', () => void devices.setCamera(!devices.cameraOn));
 		byId('leave').addEventListener('click', onLeave);
-		byId('copy-link').addEventListener('click', () => void this.#copyLink());
-		byId('alone-copy').addEventListener('click', () => void this.#copyLink());
+		for (const id of ['copy-link', 'alone-copy']) {
+			byId(id).addEventListener('click', async () => this.#toast(await copyLink()));
+		}
+		for (const id of ['invite-open', 'alone-invite']) {
+			byId(id).addEventListener('click', async () => (await import('./invite.js')).openInvite());
+		}
 		for (const id of ['screen', 'menu-screen']) {
 			byId(id).addEventListener('click', () => void this.#toggleScreen());
 			byId(id).hidden = !navigator.mediaDevices?.getDisplayMedia;
@@ -184,7 +182,9 @@ export class CallScreen {
 		});
 		call.on('chat', (line) => {
 			this.#chat.add(line);
-			if (line.from !== this.#you && this.#panel.open !== 'chat') {
+			if (line.from === this.#you) return;
+			if (document.hidden && readFlag('notify', false)) void import('./notify.js').then(({ notify }) => notify(line));
+			if (this.#panel.open !== 'chat') {
 				this.#toast(t('chat.toast', { name: isolate(line.name), text: line.text }));
 			}
 		});
@@ -228,7 +228,7 @@ export class CallScreen {
 		byId('stats').hidden = true;
 		byId('stats-list').replaceChildren();
 		this.#menu.show(false);
-		this.#meter.watch(null);
+		void this.#watchMuted(null);
 		if (document.fullscreenElement) void document.exitFullscreen();
 		if (document.pictureInPictureElement) void document.exitPictureInPicture();
 		byId('alone').hidden = true;
@@ -283,7 +283,7 @@ export class CallScreen {
 		if (trouble && trouble !== byId('status').dataset.trouble) this.#toast(trouble);
 		byId('status').dataset.trouble = trouble;
 		this.#stage.setOwnCamera(cameraOn ? devices.camera : null);
-		this.#meter.watch(microphoneOn ? null : devices.microphone);
+		void this.#watchMuted(microphoneOn ? null : devices.microphone);
 		const state = call.state;
 		// The words go first, so that nobody sees a still picture or hears the last syllable.
 		if (state.muted === microphoneOn) call.setState({ muted: !microphoneOn });
@@ -371,12 +371,13 @@ export class CallScreen {
 		}
 	}
 
-	/** @param {number} level */
-	#heard(level) {
-		this.#loud = level > VOICE ? this.#loud + 1 : 0;
-		if (this.#loud < VOICE_LOOKS || performance.now() - this.#remindedAt < REMIND_MS) return;
-		this.#remindedAt = performance.now();
-		this.#toast(t('call.muted_talk'));
+	/** @param {MediaStreamTrack | null} track what is muted, null when nothing is */
+	async #watchMuted(track) {
+		if (!track && !this.#reminder) return;
+		this.#reminder ??= import('./reminder.js').then(
+			({ Reminder }) => new Reminder(() => this.#toast(t('call.muted_talk'))),
+		);
+		(await this.#reminder).watch(track);
 	}
 
 	/**
@@ -411,17 +412,6 @@ export class CallScreen {
 	#say(text) {
 		if (this.#status.textContent !== text) this.#status.textContent = text;
 		this.#status.hidden = !text;
-	}
-
-	async #copyLink() {
-		const link = location.href.split(/[?#]/)[0];
-		try {
-			await navigator.clipboard.writeText(link);
-			this.#toast(t('call.copied'));
-		} catch {
-			// No clipboard outside https, or refused: the link is shown to be copied by hand.
-			this.#toast(t('call.copy_by_hand', { link }));
-		}
 	}
 
 	/** @param {string} text */

@@ -24,6 +24,7 @@ async function fetchDialogs() {
 	const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
 	fillIcons(page);
 	fillText(page);
+	await loadStyle(page.querySelector('link'));
 	for (const dialog of page.querySelectorAll('dialog')) {
 		document.body.append(dialog);
 		dialog.addEventListener('click', (event) => {
@@ -31,4 +32,17 @@ async function fetchDialogs() {
 			if (event.target === dialog) dialog.close();
 		});
 	}
+}
+
+/**
+ * Resolves when the sheet is in force: a dialog never shows itself without it.
+ *
+ * @param {HTMLLinkElement | null} link
+ */
+function loadStyle(link) {
+	return new Promise((resolve) => {
+		if (!link) return resolve(null);
+		for (const end of ['load', 'error']) link.addEventListener(end, resolve);
+		document.head.append(link);
+	});
 }

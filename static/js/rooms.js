@@ -2,6 +2,7 @@
 /** Room names: made, read from what a person typed, and the seat secret kept for this tab. */
 
 import { readStore, writeStore } from './store.js';
+import { t } from './text.js';
 
 const ROOM = /^[a-z0-9_-]{1,64}$/;
 const RESERVED = new Set(['api', 'static', 'healthz', 'metrics']);
@@ -26,6 +27,22 @@ export function readRoomName(typed) {
 	if (link) name = link[1];
 	name = name.toLowerCase().replace(/\s+/g, '-');
 	return ROOM.test(name) && !RESERVED.has(name) ? name : null;
+}
+
+/** The link to this room, as one passes it on. */
+export function roomLink() {
+	return location.href.split(/[?#]/)[0];
+}
+
+/** Copies that link. @returns {Promise<string>} what to tell the person */
+export async function copyLink() {
+	try {
+		await navigator.clipboard.writeText(roomLink());
+		return t('call.copied');
+	} catch {
+		// No clipboard outside https, or refused: the link is shown to be copied by hand.
+		return t('call.copy_by_hand', { link: roomLink() });
+	}
 }
 
 /**

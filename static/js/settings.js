@@ -4,6 +4,7 @@
 import { byId } from './dom.js';
 import { Emitter } from './emitter.js';
 import { Meter } from './meter.js';
+import { askToNotify } from './notify.js';
 import { readFlag, writeFlag } from './store.js';
 import { t } from './text.js';
 
@@ -51,6 +52,7 @@ export class Settings extends Emitter {
 			writeFlag('hide_self', on);
 			this.emit('self', on);
 		});
+		this.#check('notify', readFlag('notify', false), (on) => void this.#setNotify(on));
 		this.#check('shortcuts', readFlag('shortcuts', true), (on) => writeFlag('shortcuts', on));
 		devices.on('list', () => void this.#list());
 		devices.on('change', () => this.#refresh());
@@ -60,6 +62,18 @@ export class Settings extends Emitter {
 		byId('level-text').textContent = t('settings.level_hint');
 		this.#dialog.showModal();
 		this.#refresh();
+	}
+
+	/**
+	 * Only who wishes for it is asked by the browser whether messages may be shown outside the page.
+	 *
+	 * @param {boolean} wanted
+	 */
+	async #setNotify(wanted) {
+		const on = wanted && (await askToNotify());
+		writeFlag('notify', on);
+		/** @type {HTMLInputElement} */ (byId('notify')).checked = on;
+		byId('notify-problem').hidden = on || !wanted;
 	}
 
 	#refresh() {

@@ -202,8 +202,13 @@ async def test_the_theme_follows_the_system_until_it_is_chosen(page: Page, url: 
 
 
 async def test_a_visit_fetches_less_than_150_kb_and_nothing_from_anybody_else(
-    page: Page, url: str
+    browser: Browser, url: str
 ) -> None:
+    """From the lobby into a call, in the language with the longest words."""
+    texts = (static_dir() / "text").glob("*.json")
+    longest = max(texts, key=lambda path: path.stat().st_size)
+    context = await browser.new_context(locale=longest.stem)
+    page = await context.new_page()
     answers: list[Response] = []
     # Playwright marks its listeners, which a bound method of a list does not allow
     page.on("response", lambda answer: answers.append(answer))
@@ -213,7 +218,10 @@ async def test_a_visit_fetches_less_than_150_kb_and_nothing_from_anybody_else(
     assert [each.url for each in answers if not each.url.startswith(url)] == []
     pages = [each for each in answers if "/api/" not in each.url]
     assert len(pages) > 10
-    assert sum([len(await each.body()) for each in pages]) < 150_000
+    sizes = {each.url: len(await each.body()) for each in pages}
+    assert f"{url}/static/text/{longest.name}" in sizes
+    assert sum(sizes.values()) < 150_000, sizes
+    await context.close()
 
 
 async def test_a_layout_holds_from_its_frame_on_also_when_the_clock_wraps(

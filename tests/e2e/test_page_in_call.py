@@ -17,6 +17,17 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ADA, OMAR = "Ada Lovelace", "عمر Omar"
 HOSTILE = '<img src=x onerror="window.hurt=1"> https://calliope.example/a?b=1&c="><b>x'
+DESKTOP = """() => {
+    window.shown = [];
+    window.Notification = class extends EventTarget {
+        static answer = 'granted';
+        static requestPermission = async () => Notification.answer;
+        constructor(title, { body }) {
+            super();
+            window.shown.push([title, body]);
+        }
+    };
+}"""
 BOXES = """() => {
     const box = (element) => {
         const { x, y, width, height } = element.getBoundingClientRect();
@@ -199,6 +210,48 @@ async def test_the_list_says_who_is_here_and_how_loud_one_hears_them(
     assert await rows.nth(1).locator("input").input_value() == "0.9"
     await ada.page.keyboard.press("ArrowRight")
     await ada.page.click("#panel-close")
+
+
+async def test_messages_are_shown_outside_the_page_only_on_wish(
+    pair: tuple[CallPage, CallPage],
+) -> None:
+    ada, omar = pair
+    await omar.page.evaluate(DESKTOP)
+    await omar.page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true })")
+    said = "document.querySelectorAll('#chat-log .line-text').length"
+    before = await omar.page.evaluate(said)
+    await ada.say("Nobody wished for this one")
+    await until(omar.page, f"{said} === {before + 1}")
+    await omar.page.click("#more")
+    await omar.page.click("#call-settings")
+    assert not await omar.page.is_checked("#notify")
+    await omar.page.click("#notify")
+    await until(omar.page, "localStorage.getItem('calliope.notify') === 'yes'")
+    await ada.say("Hello <b>Omar</b>")
+    shown = await until(omar.page, "window.shown.length && window.shown")
+    assert shown == [[f"Message from {ADA}", "Hello <b>Omar</b>"]]
+    await omar.page.evaluate("Notification.answer = 'denied'")
+    for _ in range(2):
+        await omar.page.click("#notify")
+    await omar.page.wait_for_selector("#notify-problem", state="visible")
+    assert not await omar.page.is_checked("#notify")
+    await omar.page.keyboard.press("Escape")
+    await ada.page.keyboard.press("Escape")
+
+
+async def test_who_closes_the_page_is_gone_at_once(
+    browser: Browser, server: ServerProcess, pair: tuple[CallPage, CallPage]
+) -> None:
+    """Not after the 60 s for which the seat of a lost connection is kept."""
+    ada, _ = pair
+    context = await browser.new_context()
+    lin = CallPage(await context.new_page())
+    await lin.enter(f"{server.url}/pair", "Lin")
+    await until(ada.page, "calliope.participants.length === 3")
+    await lin.page.close()
+    await until(ada.page, "calliope.participants.length === 2", timeout_s=25)
+    await until(ada.page, "calliope.appliedLayout.tiles.length === 2")
+    await context.close()
 
 
 async def test_after_a_restart_of_the_server_the_call_comes_back_by_itself(

@@ -372,6 +372,21 @@ async def test_the_page_may_use_camera_and_microphone_and_nothing_from_elsewhere
         assert headers["Referrer-Policy"] == "no-referrer"
 
 
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [
+        ("manifest.webmanifest", "application/manifest+json"),
+        ("icon.svg", "image/svg+xml"),
+        ("icon-192.png", "image/png"),
+    ],
+)
+async def test_files_say_what_they_are(
+    server: House, tmp_path: Path, name: str, content_type: str
+) -> None:
+    (tmp_path / name).write_bytes(b"{}")
+    assert (await server.http.get(f"/static/{name}")).content_type == content_type
+
+
 async def test_files_are_asked_for_again_but_not_sent_again(server: House) -> None:
     first = await server.http.get("/static/index.html")
     assert first.headers["Cache-Control"] == "no-cache"
