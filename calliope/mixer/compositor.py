@@ -14,7 +14,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +34,11 @@ ASK_AGAIN_TICKS = 30
 """How often a missing mask is asked for when nothing new was rasterised."""
 
 
-@dataclass(frozen=True, slots=True)
-class TilePicture:
-    """What one tile shows in one tick. ``frame`` is None where there is no picture."""
+class TilePicture(NamedTuple):
+    """What one tile shows in one tick. ``frame`` is None where there is no picture.
+
+    Hand in the very object of the last tick while nothing changes: that is seen at once.
+    """
 
     tile: Tile
     frame: Frame | None
@@ -318,7 +320,7 @@ def _plan(height: int, width: int, tile: Tile, stalled: bool, speaking: bool) ->
     picture = tile.x + found.x, tile.y + found.y, found.w, found.h
     keep = theme.STALLED_LIGHT if stalled else 256
     thick = overlay.border(tile.h) if speaking else 0
-    colours = *theme.BACKGROUND, *theme.SPEAKING
+    colours = *theme.EMPTY_TILE, *theme.SPEAKING
     return np.array((*area(tile), *picture, keep, thick, *colours), np.int64), luma, chroma
 
 

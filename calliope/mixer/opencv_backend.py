@@ -25,7 +25,7 @@ class OpenCvCompositor(TileCompositor):
         placement = place(frame.width, frame.height, tile.w, tile.h, tile.fit)
         if (placement.w, placement.h) != (tile.w, tile.h):
             kernels.fill_picture(
-                canvas.flat, canvas.width, canvas.height, *area(tile), *theme.BACKGROUND
+                canvas.flat, canvas.width, canvas.height, *area(tile), *theme.EMPTY_TILE
             )
         x, y = tile.x + placement.x, tile.y + placement.y
         planes = ((frame.y, canvas.y, 1), (frame.u, canvas.u, 2), (frame.v, canvas.v, 2))

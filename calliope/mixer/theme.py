@@ -26,7 +26,7 @@ def from_rgb(rgb: int) -> Colour:
 BACKGROUND = from_rgb(0x17181C)
 """Behind and between the tiles."""
 EMPTY_TILE = from_rgb(0x2A2C33)
-"""A tile without a picture."""
+"""A tile where no picture is: without a camera, and the bars beside one that is shown whole."""
 SPEAKING = from_rgb(0x36D399)
 PLATE = from_rgb(0x0C0D10)
 PLATE_ALPHA = 165

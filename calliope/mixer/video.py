@@ -6,6 +6,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
+
 from calliope.clock import NS_PER_S, Clock, Tick, Ticker
 from calliope.media import VIDEO_CLOCK_HZ, EncodedFrame, Frame
 from calliope.metrics import Metrics
@@ -24,40 +26,73 @@ WARNING_SPACING_NS = 10 * NS_PER_S
 class _Frames:
     """Each source's newest frame, taken once a tick however many views show it.
 
-    ``arrivals_ns`` tells when those that are new in this tick arrived.
+    ``arrivals_ns`` tells when those that are new in this tick arrived. A frame that is no whole
+    I420 picture counts as none, so it costs its own tile alone.
     """
 
     def __init__(self, metrics: Metrics, clock: Clock) -> None:
         self._age_s = metrics.frame_age_s
+        self._malformed = metrics.drops.labels(queue="frame", why="malformed")
         self._clock = clock
-        self._taken: dict[tuple[str, SourceKind], Frame | None] = {}
-        self._serials: dict[tuple[str, SourceKind], int] = {}
         self._people: tuple[Person, ...] = ()
+        # Both by the identity of a source, which the people who are shown keep alive.
+        self._taken: dict[int, Frame | None] = {}
+        self._serials: dict[int, int] = {}
+        self._refused: set[int] = set()
         self.arrivals_ns: list[int] = []
 
     def begin(self, people: tuple[Person, ...]) -> None:
         """A new tick: ask every source again."""
-        for key, frame in self._taken.items():
-            if frame is not None:
-                self._serials[key] = frame.serial
         self._taken.clear()
         self.arrivals_ns.clear()
         if people is not self._people:
             self._people = people
-            present = {person.id for person in people}
-            self._serials = {k: v for k, v in self._serials.items() if k[0] in present}
+            present = {id(source) for person in people for source in (person.camera, person.screen)}
+            self._serials = {k: serial for k, serial in self._serials.items() if k in present}
+            self._refused &= present
 
     def latest(self, person: Person, kind: SourceKind) -> Frame | None:
         """This tick's frame of a camera or screen, None while it has none."""
-        key = person.id, kind
+        source = person.camera if kind == "camera" else person.screen
+        if source is None:
+            return None
+        key = id(source)
         if key in self._taken:
             return self._taken[key]
-        source = person.camera if kind == "camera" else person.screen
-        frame = self._taken[key] = None if source is None else source.latest()
-        if frame is not None and self._serials.get(key) != frame.serial:
+        frame = source.latest()
+        if frame is not None:
+            if self._serials.get(key) != frame.serial:
+                self._serials[key] = frame.serial
+                self._meet(key, frame)
+            if key in self._refused:
+                frame = None
+        self._taken[key] = frame
+        return frame
+
+    def _meet(self, key: int, frame: Frame) -> None:
+        """Note when a new frame arrived, or that it cannot be used."""
+        if is_whole(frame):
+            self._refused.discard(key)
             self._age_s.observe((self._clock.now_ns() - frame.arrived_ns) / NS_PER_S)
             self.arrivals_ns.append(frame.arrived_ns)
-        return frame
+        else:
+            self._refused.add(key)
+            self._malformed.inc()
+
+
+def is_whole(frame: Frame) -> bool:
+    """Whether a frame's planes are those of one I420 picture, as the compositors take them."""
+    y, u, v = frame.y, frame.u, frame.v
+    if y.ndim != 2 or y.size == 0:
+        return False
+    height, width = y.shape
+    half = (height + 1) // 2, (width + 1) // 2
+    return (
+        u.shape == half
+        and v.shape == half
+        and y.strides[1] == u.strides[1] == v.strides[1] == 1
+        and y.dtype == u.dtype == v.dtype == np.uint8
+    )
 
 
 class VideoMixer:
@@ -186,7 +221,7 @@ class VideoMixer:
         if layout is not None:
             self._untold[name] = layout
         with self._metrics.compose_s.time():
-            view.compose(self._frames.latest)
+            view.compose()
         return self._encode(name, view, renditions, pts_90k)
 
     def _view(self, name: ViewName) -> View:

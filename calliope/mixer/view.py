@@ -57,6 +57,10 @@ class View:
         self._by_id: dict[str, Person] = {}
         self._tiles: tuple[Tile, ...] = ()
         self._uncut: set[str] = set()
+        self._frames: list[Frame | None] = []
+        self._shapes: list[tuple[int, ...] | None] | None = None
+        self._seats: list[tuple[Tile, Person]] = []
+        self._pictures: list[TilePicture] = []
         self._presenter: Person | None = None
         self._screen = (0, 0)
         self._turns_of_screen = 0
@@ -77,7 +81,10 @@ class View:
         return True
 
     def arrange(self, people: tuple[Person, ...], latest: Latest) -> Layout | None:
-        """Lay the people out; the new layout where it differs from the last one, else None."""
+        """Lay the people out; the new layout where it differs from the last one, else None.
+
+        Takes the frames that :meth:`compose` then shows.
+        """
         first, same = self._people is None, people is self._people
         if not same:
             self._people = people
@@ -94,11 +101,15 @@ class View:
             if size != self._canvas.size:
                 self._resize(size)
             self._tiles = self._arrange(people, size)
-        uncut = self._find_uncut(latest)
-        if same and uncut == self._uncut:
+            self._shapes = None
+        self._frames = [latest(self._by_id[tile.id], tile.source) for tile in self._tiles]
+        uncut = self._find_uncut()
+        if same and uncut is self._uncut:
             return None
         self._uncut = uncut
         tiles = tuple(replace(t, fit="contain") if t.id in uncut else t for t in self._tiles)
+        self._seats = [(tile, self._by_id[tile.id]) for tile in tiles]
+        self._pictures = []
         if self._canvas.size == self.layout.canvas and tiles == self.layout.tiles and not first:
             return None
         self.layout = replace(
@@ -106,14 +117,19 @@ class View:
         )
         return self.layout
 
-    def _find_uncut(self, latest: Latest) -> set[str]:
+    def _find_uncut(self) -> set[str]:
         """Whose camera is shown whole, though the layout would cut it: less than half were left.
 
-        So an upright phone shows a face, not a nose.
+        So an upright phone shows a face, not a nose. The same set comes back while no source has
+        another size.
         """
+        shapes = [None if frame is None else frame.y.shape for frame in self._frames]
+        if shapes == self._shapes:
+            return self._uncut
+        self._shapes = shapes
         uncut = set()
-        for tile in self._tiles:
-            if tile.fit == "crop" and (frame := latest(self._by_id[tile.id], tile.source)):
+        for tile, frame in zip(self._tiles, self._frames, strict=True):
+            if tile.fit == "crop" and frame is not None:
                 one, other = frame.width * tile.h, frame.height * tile.w
                 if 2 * min(one, other) < max(one, other):
                     uncut.add(tile.id)
@@ -151,10 +167,18 @@ class View:
             renditions = screen_renditions(renditions, self._ordinary, size)
         self._renditions = {rendition.name: rendition for rendition in renditions}
 
-    def compose(self, latest: Latest) -> None:
-        """Bring the canvas up to date."""
-        pictures = [_picture(tile, self._by_id[tile.id], latest) for tile in self.layout.tiles]
-        touched = self._compositor.compose(self._canvas, pictures)
+    def compose(self) -> None:
+        """Bring the canvas up to date with what :meth:`arrange` laid out in this turn.
+
+        A tile that shows what it showed keeps its very picture object: the compositor then sees
+        at once that nothing changed.
+        """
+        pictures = self._pictures or [_picture(*seat, None) for seat in self._seats]
+        for at, frame in enumerate(self._frames):
+            if frame is not pictures[at].frame:
+                pictures[at] = _picture(*self._seats[at], frame)
+        self._pictures = pictures
+        touched = self._compositor.compose(self._canvas, self._pictures)
         self._unchanged_turns = 0 if touched else self._unchanged_turns + 1
 
     def encoder(self, rendition: str) -> VideoEncoder:
@@ -233,14 +257,8 @@ def _screen_tile(tiles: Sequence[Tile]) -> Tile | None:
     return next((tile for tile in tiles if tile.source == "screen"), None)
 
 
-def _picture(tile: Tile, person: Person, latest: Latest) -> TilePicture:
-    stalled = person.camera_stalled if tile.source == "camera" else person.screen_stalled
-    return TilePicture(
-        tile=tile,
-        frame=latest(person, tile.source),
-        name=person.name,
-        muted=person.muted,
-        stalled=stalled,
-        speaking=person.speaking,
-        hand=person.hand,
-    )
+def _picture(tile: Tile, person: Person, frame: Frame | None) -> TilePicture:
+    of_camera = tile.source == "camera"
+    stalled = person.camera_stalled if of_camera else person.screen_stalled
+    hand = person.hand and of_camera  # a screen raises no hand: it would hide what is shown
+    return TilePicture(tile, frame, person.name, person.muted, stalled, person.speaking, hand)

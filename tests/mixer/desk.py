@@ -57,20 +57,25 @@ class Camera:
         luma = np.full((height, width), grey, np.uint8)
         self._frame = Frame(luma, chroma, chroma, self._serial, 0)
 
+    def show(self, frame: Frame) -> None:
+        self._frame = frame
+
     def latest(self) -> Frame | None:
         return self._frame
 
 
 class CountingCompositor:
-    """The real one, which also notes what it composed."""
+    """The real one, which also notes on the desk what it composed."""
 
-    def __init__(self, composed: list[tuple[int, int]]) -> None:
+    def __init__(self, desk: Desk) -> None:
         self._compositor = build_compositor("numba", NoLabels())
-        self._composed = composed
+        self._desk = desk
 
     def compose(self, canvas: Canvas, pictures: Sequence[TilePicture]) -> int:
-        self._composed.append(canvas.size)
-        return self._compositor.compose(canvas, pictures)
+        self._desk.composed.append(canvas.size)
+        self._desk.pictures.append(list(pictures))
+        self._desk.touched.append(self._compositor.compose(canvas, pictures))
+        return self._desk.touched[-1]
 
 
 class Desk:
@@ -87,6 +92,10 @@ class Desk:
         self.outputs: list[TickOutput] = []
         self.composed: list[tuple[int, int]] = []
         """The size of the canvas of every composition."""
+        self.pictures: list[list[TilePicture]] = []
+        """What its tiles were to show."""
+        self.touched: list[int] = []
+        """How many of them it touched."""
         self.mixer = VideoMixer(
             fps=FPS,
             canvas=canvas,
@@ -104,7 +113,7 @@ class Desk:
         self._index = 0
 
     def _build_compositor(self) -> Compositor:
-        return CountingCompositor(self.composed)
+        return CountingCompositor(self)
 
     def tick(self, count: int = 1) -> TickOutput:
         for _ in range(count):

@@ -66,7 +66,7 @@ def test_nothing_new_touches_nothing(compositor: Compositor) -> None:
     before = canvas.flat.copy()
     canvas.flat[:] = 7
     assert compositor.compose(canvas, pictures) == 0
-    equal_but_other_objects = [replace(one) for one in pictures]
+    equal_but_other_objects = [one._replace() for one in pictures]
     assert compositor.compose(canvas, equal_but_other_objects) == 0
     assert (canvas.flat == 7).all()
     assert not (before == 7).all()
@@ -102,7 +102,7 @@ def test_every_change_of_a_caption_shows(compositor: Compositor, change: dict[st
     first = picture(LEFT, noise(64, 36), "Ada")
     compositor.compose(canvas, [first])
     before = canvas.flat.copy()
-    changed = replace(first, **change)  # type: ignore[arg-type]
+    changed = first._replace(**change)  # type: ignore[arg-type]
     assert compositor.compose(canvas, [changed]) == 1
     assert not (canvas.flat == before).all()
     assert compositor.compose(canvas, [first]) == 1
@@ -236,8 +236,8 @@ def test_contain_shows_all_of_a_portrait_camera_between_bars(compositor: Composi
     compositor.compose(canvas, [picture(tile, flat(360, 640, 180, 90, 90))])
     across = np.nonzero(canvas.y[70] == 180)[0]
     assert (across.min(), across.max() + 1) == (88, 168)  # 144 * 360 / 640 = 81, to even
-    assert (canvas.y[:, :88] == theme.BACKGROUND.y).all()
-    assert (canvas.y[:, 168:] == theme.BACKGROUND.y).all()
+    assert (canvas.y[:, :88] == theme.EMPTY_TILE.y).all()
+    assert (canvas.y[:, 168:] == theme.EMPTY_TILE.y).all()
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import pairwise
 
@@ -89,6 +90,14 @@ def test_the_layout_names_the_canvas_and_its_frame_is_a_keyframe_of_that_size() 
     assert frame.keyframe
     picture = decode([frame])[0]
     assert (picture.width, picture.height) == first.layouts[0].canvas
+
+
+def test_a_raised_hand_stands_on_the_camera_and_leaves_the_screen_alone() -> None:
+    desk = desk_with(Screen(*HD))
+    first, *others = people(Screen(*HD))
+    desk.mixer.show(Scene((replace(first, hand=True), *others), frozenset({VIEW})))
+    desk.tick()
+    assert {(p.tile.id, p.tile.source) for p in desk.pictures[-1] if p.hand} == {("p1", "camera")}
 
 
 def test_another_size_of_the_screen_lands_whole_in_one_tick() -> None:

@@ -220,6 +220,55 @@ def test_a_broken_source_costs_ticks_not_the_thread() -> None:
     assert not mixer.alive
 
 
+def test_a_picture_that_stands_still_is_told_from_one_that_moves_without_a_look_at_pixels() -> None:
+    """A tile that shows what it showed keeps its very picture object, also when another moves."""
+    desk = Desk()
+    ada, lin = Camera(60), Camera(90)
+    people = (Person("p1", "Ada", camera=ada), Person("p2", "Lin", camera=lin))
+    desk.mixer.show(Scene(people, frozenset({TOP})))
+    desk.tick(2)
+    first, second = desk.pictures[-2:]
+    assert all(one is other for one, other in zip(first, second, strict=True))
+    assert desk.touched[-1] == 0
+    ada.paint(61)
+    desk.tick()
+    moved = desk.pictures[-1]
+    assert moved[0].frame is not second[0].frame
+    assert moved[1] is second[1]
+    assert desk.touched[-1] == 1
+    desk.mixer.show(Scene((people[0], replace(people[1], speaking=True)), frozenset({TOP})))
+    desk.tick()
+    assert desk.pictures[-1][1].speaking
+    assert desk.touched[-1] == 1
+
+
+@pytest.mark.parametrize("fault", ["chroma too small", "not bytes", "every other column", "empty"])
+def test_a_malformed_frame_costs_its_own_tile_and_is_counted(fault: str) -> None:
+    desk = Desk()
+    good, bad = Camera(60), Camera(90)
+    people = (Person("p1", "Ada", camera=good), Person("p2", "Lin", camera=bad))
+    desk.mixer.show(Scene(people, frozenset({TOP})))
+    desk.tick()
+    frame = bad.latest()
+    assert frame is not None
+    broken = {
+        "chroma too small": replace(frame, u=frame.u[1:], serial=9),
+        "not bytes": replace(frame, y=frame.y.astype(np.uint16), serial=9),
+        "every other column": replace(frame, y=frame.y[:, ::2], u=frame.u[:, :40], serial=9),
+        "empty": replace(frame, y=frame.y[:0], serial=9),
+    }[fault]
+    bad.show(broken)
+    good.paint(61)
+    assert len(desk.tick(3).frames) == 1
+    assert [picture.frame is None for picture in desk.pictures[-1]] == [False, True]
+    labels = {"queue": "frame", "why": "malformed"}
+    assert sample(desk.metrics, "calliope_drops_total", labels) == 1  # one frame, seen three times
+    assert sample(desk.metrics, "calliope_drops_total", {"queue": "tick", "why": "error"}) == 0
+    bad.show(replace(frame, serial=10))
+    desk.tick()
+    assert desk.pictures[-1][1].frame is not None
+
+
 def test_a_view_that_fails_costs_the_others_nothing_and_comes_back_with_a_keyframe() -> None:
     desk = Desk()
     camera = Camera(60)
@@ -230,7 +279,7 @@ def test_a_view_that_fails_costs_the_others_nothing_and_comes_back_with_a_keyfra
     grid_view = desk.mixer._views["grid"]
     whole = grid_view.compose
 
-    def break_once(latest: object) -> None:
+    def break_once() -> None:
         grid_view.compose = whole  # type: ignore[method-assign]
         raise ValueError("a frame of a shape that no canvas takes")
 

@@ -110,7 +110,7 @@ def composed(people: tuple[Person, ...]) -> Canvas:
         return None if person.camera is None else person.camera.latest()
 
     view.arrange(people, latest)
-    view.compose(latest)
+    view.compose()
     return view.picture("720p")
 
 
