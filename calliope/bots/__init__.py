@@ -1,7 +1,8 @@
 """Synthetic participants: ``calliope bots`` fills a room, so that one person sees a full call.
 
 They are real clients: HTTP signalling, ICE, DTLS and SRTP, the control channel. Their pictures and
-sounds are made and encoded once, then played over and over; what they receive is only counted.
+sounds are made and encoded once, then played over and over; what they receive is only counted, but
+for one who decodes where delays are measured.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ import argparse
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
 
-from calliope.bots.crowd import BotReport, Options, Report, run_bots
+from calliope.bots.crowd import BotReport, Crowd, Options, Report, run_bots
+from calliope.bots.studio import Studio
 
-__all__ = ["BotReport", "Options", "Report", "add_arguments", "main", "run_bots"]
+__all__ = [
+    "BotReport", "Crowd", "Options", "Report", "Studio", "add_arguments", "main", "new_loop",
+    "run_bots",
+]  # fmt: skip
 
 _COUNT_MAX = 500
 
@@ -42,6 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=_size, default=(default.width, default.height), metavar="WxH",
         help=f"size of the pictures sent [default: {default.width}x{default.height}]",
     )  # fmt: skip
+    parser.add_argument(
+        "--joins-per-second",
+        type=_seconds,
+        metavar="N",
+        help="how fast they join [default: all at once]",
+    )
+    parser.add_argument(
+        "--watch", action="store_true",
+        help="measure delays: numbers drawn into the pictures, pips in the sound, one who decodes",
+    )  # fmt: skip
     parser.add_argument("--insecure", action="store_true", help="accept a self-signed certificate")
 
 
@@ -58,11 +74,24 @@ def main(args: argparse.Namespace) -> int:
         width=args.size[0],
         height=args.size[1],
         insecure=args.insecure,
+        joins_per_s=args.joins_per_second,
+        watched=args.watch,
     )
-    report = asyncio.run(run_bots(options, show=lambda line: print(line, flush=True)))
+    with asyncio.Runner(loop_factory=new_loop()) as runner:
+        report = runner.run(run_bots(options, show=lambda line: print(line, flush=True)))
+    print("\n".join(report.lines()))
     for failure in report.failures:
         print(f"calliope: {failure}", file=sys.stderr)
     return 0 if report.joined == options.count + options.audience else 1
+
+
+def new_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's factory where it runs: bots compete with the server for the machine."""
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
 
 
 def _count(text: str) -> int:

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import cast
 from urllib.parse import urljoin, urlsplit
 
@@ -16,6 +17,8 @@ from aiortc import RTCDataChannel, RTCRtpCodecCapability, RTCRtpReceiver, RTCSes
 
 from calliope.bots.loops import SoundPacket
 from calliope.bots.microphone import Microphone
+from calliope.bots.observer import Observer
+from calliope.bots.sink import Sink
 from calliope.bots.tally import Tally
 from calliope.clock import NS_PER_S, Clock
 from calliope.errors import CalliopeError
@@ -30,10 +33,15 @@ log = logging.getLogger(__name__)
 CONNECT_S = 15.0
 _LOSS_S = 8.0
 _GOODBYE_S = 2.0
+_SETTLE_S = 0.4
+"""A size that is asked for holds for so long before a bot follows: filling rooms pass many."""
+SIZES = (Fraction(1), Fraction(2, 3), Fraction(1, 2), Fraction(2, 5), Fraction(1, 4))
+"""The shares of its full width that a bot can send: a canvas of the same width, in columns."""
+_SIZE_SLACK = 1.03
 
 PictureLoop = tuple[tuple[bytes, ...], ...]
-RecordPicture = Callable[[int], Awaitable[PictureLoop]]
-"""Asks for the loop that is so many times smaller than the full size (1 or 2)."""
+RecordPicture = Callable[[Fraction], Awaitable[PictureLoop]]
+"""Asks for the loop of one of ``SIZES``."""
 
 
 class JoinError(CalliopeError):
@@ -42,20 +50,26 @@ class JoinError(CalliopeError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Where bots go: the server's address, the room, and how many pictures a second they send."""
+    """Where bots go: the server's address, the room, and how many pictures a second they send.
+
+    ``width`` is their full width; they begin with ``first_size`` of it.
+    """
 
     url: str
     room: str
     fps: int
     width: int
+    first_size: Fraction = SIZES[0]
 
 
 class Bot:
-    """Join it, let it play, leave. Audience (no loops) only receives.
+    """Join it, let it play, leave. Audience (no loops) only receives, into a cheap sink.
 
-    Runs on one event loop. ``joined_s`` is how long POST to connection took. ``ended`` is set when
-    the connection is lost or the server ended it. ``secret`` is its session's; as the ``previous``
-    of another bot it takes over the seat.
+    Runs on one event loop. ``joined_s`` is how long POST to connection took, ``first_frame_s`` POST
+    to the first whole keyframe. ``ended`` is set when the connection is lost or the server ended
+    it. ``secret`` is its session's; as the ``previous`` of another bot it takes over the seat. An
+    ``observer`` takes the media in place of the tallies. ``on_welcome`` gets the bot and the id
+    that the server calls it by.
     """
 
     def __init__(
@@ -67,13 +81,20 @@ class Bot:
         sound: tuple[SoundPacket, ...] = (),
         picture: RecordPicture | None = None,
         previous: str | None = None,
+        observer: Observer | None = None,
+        on_welcome: Callable[[Bot, str], None] | None = None,
     ) -> None:
         self.name = name
         self.video = Tally(clock)
         self.audio = Tally(clock)
         self.messages: dict[str, int] = {}
         self.joined_s: float | None = None
+        self.pip_ns: int | None = None
         self.ended = asyncio.Event()
+        self._observer = observer
+        self._on_welcome = on_welcome
+        self._begun_ns = 0
+        self._sent_ns: dict[int, int] = {}
         self._call = call
         self._clock = clock
         self._metrics = metrics
@@ -81,7 +102,9 @@ class Bot:
         self._record = picture
         self._previous = previous
         self.secret: str | None = None
-        self._shrink = 1
+        self._size = call.first_size
+        self._asked_size = self._size
+        self._asked_ns = 0
         self._paused = False
         self._position = 0
         self._played = 0
@@ -101,11 +124,21 @@ class Bot:
         """How many frames of its loops it has played."""
         return self._played
 
+    @property
+    def first_frame_s(self) -> float | None:
+        """Seconds from POST to the first picture; None before it, and for an observer."""
+        first_ns = self.video.first_frame_ns
+        return None if first_ns is None else (first_ns - self._begun_ns) / NS_PER_S
+
+    def sent_ns(self, number: int) -> int | None:
+        """When the frame of this number of its loop left last; None: never."""
+        return self._sent_ns.get(number)
+
     # -- joining and leaving ----------------------------------------------------------------------
 
     async def join(self, http: aiohttp.ClientSession) -> None:
         """Offer, connect, begin to play; JoinError if that fails, and nothing is left behind."""
-        begun_ns = self._clock.now_ns()
+        self._begun_ns = self._clock.now_ns()
         try:
             async with asyncio.timeout(CONNECT_S):
                 await self._negotiate(http)
@@ -119,7 +152,11 @@ class Bot:
         except BaseException:
             await self.leave(http)
             raise
-        self.joined_s = (self._clock.now_ns() - begun_ns) / NS_PER_S
+        if self._observer is None and self.video.receiver is not None:
+            Sink(self.video.receiver.media_transport, self.video, self.audio)
+        self.joined_s = (self._clock.now_ns() - self._begun_ns) / NS_PER_S
+        if self._observer is not None:
+            self._start(self._observer.watch())
         if self._record is not None:
             self._start(self._play_sound())
             self._start(self._play_picture(self._record))
@@ -138,13 +175,20 @@ class Bot:
 
     def _add_media(self, pc: PeerConnection) -> None:
         direction = "recvonly" if self._record is None else "sendrecv"
-        for kind, tally in (("audio", self.audio), ("video", self.video)):
+        receivers: list[MediaReceiver] = []
+        for kind in ("audio", "video"):
             transceiver = pc.addTransceiver(kind, direction)
             transceiver.setCodecPreferences(_codecs(kind))
-            tally.attach(cast(MediaReceiver, transceiver.receiver))
+            receivers.append(cast(MediaReceiver, transceiver.receiver))
             if self._record is not None:
                 out = self._microphone if kind == "audio" else self._camera
                 out.attach(cast(MediaSender, transceiver.sender))
+        audio, video = receivers
+        if self._observer is not None:
+            self._observer.attach(video, audio)
+            return
+        self.audio.attach(audio)
+        self.video.attach(video)
 
     async def _post(self, http: aiohttp.ClientSession, offer: str) -> str:
         target = f"{self._call.url.rstrip('/')}/api/rooms/{self._call.room}/sessions"
@@ -183,6 +227,8 @@ class Bot:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._camera.close()
         self._microphone.close()
+        if self._observer is not None:
+            await self._observer.close()
         location, self._location = self._location, None
         if location is not None and goodbye:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
@@ -213,16 +259,30 @@ class Bot:
         self.messages[kind] = self.messages.get(kind, 0) + 1
         if kind == "uplink" and message.get("source") == "camera":
             self._follow_uplink(message)
+        elif kind == "welcome" and self._on_welcome is not None:
+            self._on_welcome(self, str(message["you"]))
+        if self._observer is not None:
+            layout = message if kind == "layout" else message.get("layout")
+            if isinstance(layout, dict):
+                self._observer.take_layout(layout)
 
     def _follow_uplink(self, uplink: Mapping[str, object]) -> None:
-        """Pause where the server asks for nothing; half the size where the tile is so small.
+        """Pause where the server asks for nothing; else send the size that covers the tile.
 
         Frame rate and bitrate stay as recorded: what is encoded already cannot be thinned.
         """
         kbps, width = uplink.get("kbps"), uplink.get("width")
         self._paused = kbps == 0
         if isinstance(width, int | float) and not self._paused:
-            self._shrink = 2 if 2 * width <= self._call.width else 1
+            sizes = [size for size in SIZES if size * self._call.width * _SIZE_SLACK >= width]
+            self._asked_size = sizes[-1] if sizes else SIZES[0]
+            self._asked_ns = self._clock.now_ns()
+
+    def _settled_size(self) -> Fraction:
+        """The size to send: what is asked for, once that has settled."""
+        if self._clock.now_ns() - self._asked_ns > _SETTLE_S * NS_PER_S:
+            self._size = self._asked_size
+        return self._size
 
     # -- playing ----------------------------------------------------------------------------------
 
@@ -241,24 +301,25 @@ class Bot:
         self._position = 0
 
     async def _play_picture(self, record: RecordPicture) -> None:
-        loops: dict[int, PictureLoop] = {}
-        shown = 0
+        loops: dict[Fraction, PictureLoop] = {}
+        shown: Fraction | None = None
         beats = _Beats(self._clock, self._call.fps, 1)
         while True:
-            shrink = self._shrink
-            if shrink not in loops:
-                loops[shrink] = await record(shrink)
-            if shrink != shown or self._paused:
-                self._position, shown = 0, shrink  # what comes next must be a keyframe
+            size = self._settled_size()
+            if size not in loops:
+                loops[size] = await record(size)
+            if size != shown or self._paused:
+                self._position, shown = 0, size  # what comes next must be a keyframe
             index = await beats.next()
             if self._paused:
                 continue
             frame = EncodedFrame(
-                payloads=loops[shrink][self._position],
+                payloads=loops[size][self._position],
                 keyframe=self._position == 0,
                 pts_90k=index * VIDEO_CLOCK_HZ // self._call.fps,
             )
-            self._position = (self._position + 1) % len(loops[shrink])
+            self._sent_ns[self._position] = self._clock.now_ns()
+            self._position = (self._position + 1) % len(loops[size])
             self._camera.push(frame)
             self._played += 1
 
@@ -267,6 +328,8 @@ class Bot:
         while True:
             index = await beats.next()
             packet = self._sound[index % len(self._sound)]
+            if packet.pip:
+                self.pip_ns = self._clock.now_ns()
             self._microphone.push(packet, index * AUDIO_BLOCK_SAMPLES)
 
     def _drop(self, why: str) -> None:

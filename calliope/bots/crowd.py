@@ -1,20 +1,24 @@
-"""Many bots in one room: builds them, lets them join one after the other, reports, ends them."""
+"""Many bots in one room: builds them, lets them join, looks at them, reports, ends them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
-from typing import TypeVar
 
 import aiohttp
 
-from calliope.bots.bot import Bot, Call, JoinError, PictureLoop
-from calliope.bots.loops import SoundPacket, record_picture, record_sound
+from calliope.bots.bot import SIZES, Bot, Call, JoinError
+from calliope.bots.loops import SoundPacket
+from calliope.bots.observer import Observer, Sight
+from calliope.bots.studio import Film, Studio
 from calliope.clock import NS_PER_S, Clock, SystemClock
 from calliope.metrics import Metrics
 
@@ -30,13 +34,21 @@ _STATUS_S = 1.0
 _REJOIN_S = 2.0
 _POLL_S = 0.5
 _FAILURES_MAX = 100
-
-T = TypeVar("T")
+_BEAT_S = 0.05
+_BEATS_KEPT = 20_000
+BUSY_SHARE = 0.9
+"""A tool that uses so much of a core is the limit of what it measures."""
+BUSY_LAG_S = 0.05
+"""... or whose loop is so late, one time in a hundred."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. ``seconds`` None: until stopped. ``width`` and ``height`` are multiples of 4."""
+    """What to run. ``seconds`` None: until stopped. ``width`` and ``height`` are multiples of 4.
+
+    ``joins_per_s`` None: all at once. ``watched`` stamps the pictures, lets the first bot pip, and
+    sends one more audience member, who decodes.
+    """
 
     url: str = "http://127.0.0.1:8050"
     room: str = "demo"
@@ -47,30 +59,107 @@ class Options:
     width: int = 640
     height: int = 360
     insecure: bool = False
+    joins_per_s: float | None = None
+    watched: bool = False
+
+    @property
+    def total(self) -> int:
+        return self.count + self.audience + self.watched
 
 
 @dataclass(frozen=True, slots=True)
 class BotReport:
-    """One bot at the end. ``joined_s`` is None if it never joined; rates are over its last stay."""
+    """One bot. ``joined_s`` is None if it never joined; all else is since the last mark, or since
+    it joined. ``freezes`` are gaps of over 200 ms between two pictures."""
 
     name: str
     joined_s: float | None
+    first_frame_s: float | None
     fps: float
     kbps: float
     sound_packets: int
+    lost_packets: int
+    freezes: int
+    frozen_s: float
+    longest_gap_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReport:
+    """How hard the tool itself worked: share of a core, how late its loop was (p99, in s)."""
+
+    core_share: float
+    lag_s: float
+
+    @property
+    def is_limit(self) -> bool:
+        """Whether what was measured says more about the tool than about the server."""
+        return self.core_share >= BUSY_SHARE or self.lag_s >= BUSY_LAG_S
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run came to. ``failures`` are sentences, one for each join that failed."""
+    """What a run came to. ``failures`` are sentences, one for each join that failed; ``packets``
+    all that the bots got since the last mark."""
 
     bots: tuple[BotReport, ...]
     failures: tuple[str, ...]
     rejoins: int
+    packets: int
+    joins_per_s: float
+    tool: ToolReport
+    sight: Sight | None
 
     @property
     def joined(self) -> int:
         return sum(bot.joined_s is not None for bot in self.bots)
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        joined = [bot for bot in self.bots if bot.joined_s is not None]
+        if not joined:
+            return ["Nobody joined."]
+        rates = [bot.fps for bot in joined]
+        lines = [
+            f"{len(joined)} joined, {self.joins_per_s:.1f} a second;"
+            f" {sum(rates) / len(rates):.2f} pictures a second (least {min(rates):.2f});"
+            f" {sum(bot.freezes for bot in joined)} freezes, longest gap"
+            f" {1000 * max(bot.longest_gap_s for bot in joined):.0f} ms;"
+            f" {sum(bot.lost_packets for bot in joined)} packets lost"
+        ]
+        first = [bot.first_frame_s for bot in joined if bot.first_frame_s is not None]
+        if first:
+            lines.append(f"from POST to the first picture: {_spread([1000 * s for s in first])}")
+        if self.sight is not None:
+            seen = self.sight
+            lines.append(
+                f"the observer saw {seen.frames / max(seen.seconds, 1e-9):.2f} pictures a second,"
+                f" frozen {seen.frozen_s:.2f} of {seen.seconds:.0f} s;"
+                f" read {seen.read} timecodes, not {seen.unread}"
+            )
+            lines.append(f"picture, sender to composed: {_spread(seen.picture_ms)}")
+            lines.append(f"sound, likewise: {_spread(seen.sound_ms)}")
+        tool = self.tool
+        lines.append(
+            f"this tool used {tool.core_share:.2f} of a core, its loop was"
+            f" {1000 * tool.lag_s:.0f} ms late (p99)"
+            + (": IT IS THE LIMIT, the server may do better" if tool.is_limit else "")
+        )
+        return lines
+
+
+def quantile(values: list[float] | tuple[float, ...], share: float) -> float:
+    """The value below which this share of them lies; nan of none."""
+    if not values:
+        return math.nan
+    return sorted(values)[min(len(values) - 1, round(share * (len(values) - 1)))]
+
+
+def _spread(values_ms: list[float] | tuple[float, ...]) -> str:
+    if not values_ms:
+        return "nothing measured"
+    p50, p95 = quantile(values_ms, 0.5), quantile(values_ms, 0.95)
+    return f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, most {max(values_ms):.0f} ms ({len(values_ms)})"
 
 
 async def run_bots(
@@ -81,62 +170,126 @@ async def run_bots(
     Waits for a server that is not there yet. A bot that is put out or loses its connection comes
     back. ``show`` takes one line of status a second.
     """
-    crowd = _Crowd(options, clock or SystemClock())
-    with _stopped_by_signals(crowd.stop):
-        return await crowd.run(show or (lambda _line: None))
+    stopping = asyncio.Event()
+    with Studio() as studio, _stopped_by_signals(stopping.set):
+        crowd = Crowd(options, studio, clock or SystemClock())
+        async with crowd.running(show or (lambda _line: None)):
+            await _first_of(stopping.wait(), crowd.refused.wait(), timeout_s=options.seconds)
+        return crowd.final_report
 
 
-class _Crowd:
-    def __init__(self, options: Options, clock: Clock) -> None:
+class Crowd:
+    """All bots of one run. :meth:`running` is their life; report and mark within it."""
+
+    def __init__(self, options: Options, studio: Studio, clock: Clock) -> None:
+        self.refused = asyncio.Event()
+        """Set when there was no server within a minute."""
         self._options = options
+        self._studio = studio
         self._clock = clock
         self._metrics = Metrics()
         self._stopping = asyncio.Event()
-        self._recorder = ThreadPoolExecutor(1, thread_name_prefix="bot-recorder")
+        self._film = Film(options.width, options.height, options.fps, options.watched)
         self._bots: dict[int, Bot] = {}
         self._reports: dict[int, BotReport] = {}
         self._failures: list[str] = []
         self._rejoins = 0
         self._waiting = True
         self._joined_ns: dict[int, int] = {}
-        self._pictures: dict[tuple[int, int], PictureLoop] = {}
+        self._begun_ns = 0
+        self._senders: dict[str, Bot] = {}
+        self._observer: Observer | None = None
+        self._strain = _Strain(clock)
+        self.final_report: Report
 
-    def stop(self) -> None:
-        self._stopping.set()
-
-    async def run(self, show: Callable[[str], None]) -> Report:
-        options = self._options
-        connector = aiohttp.TCPConnector(ssl=not options.insecure)
+    @contextlib.asynccontextmanager
+    async def running(
+        self, show: Callable[[str], None] = lambda _line: None
+    ) -> AsyncIterator[None]:
+        """Let them join, and leave at the end; then ``final_report`` is there."""
+        connector = aiohttp.TCPConnector(ssl=not self._options.insecure, limit=0)
         async with aiohttp.ClientSession(connector=connector) as http:
-            tasks = [asyncio.create_task(self._show_status(show))]
+            tasks = [
+                asyncio.create_task(work)
+                for work in (self._show_status(show), self._strain.watch(), self._come(http))
+            ]
             try:
-                if await self._wait_for_server(http):
-                    self._waiting = False
-                    tasks += [
-                        asyncio.create_task(self._live(seat, http))
-                        for seat in range(options.count + options.audience)
-                    ]
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(options.seconds):
-                            await self._stopping.wait()
+                yield
             finally:
                 self._stopping.set()
+                self.final_report = self.report()
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                self._recorder.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def connected(self) -> int:
+        return sum(bot.connected for bot in self._bots.values())
+
+    async def wait_joined(self, timeout_s: float) -> None:
+        """Wait until all are in; TimeoutError with what went wrong."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.connected < self._options.total:  # noqa: ASYNC110 - many bots, no event
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            why = f": {self._failures[-1]}" if self._failures else ""
+            raise TimeoutError(f"{self.connected} of {self._options.total} joined{why}") from None
+
+    def mark(self) -> None:
+        """Count anew from here on."""
+        for bot in self._bots.values():
+            bot.video.mark()
+            bot.audio.mark()
+        if self._observer is not None:
+            self._observer.mark()
+        self._strain.mark()
+
+    def report(self) -> Report:
+        """What it came to since the last mark."""
+        for seat, bot in self._bots.items():
+            self._note(seat, bot)
+        seats = sorted(seat for seat in self._reports if seat < self._watching_seat)
+        stayed = sorted(self._joined_ns.values())
+        begun_s = (stayed[-1] - self._begun_ns) / NS_PER_S if stayed else math.inf
+        bots = self._bots.values()
         return Report(
-            tuple(self._reports[seat] for seat in sorted(self._reports)),
-            tuple(self._failures),
-            self._rejoins,
+            bots=tuple(self._reports[seat] for seat in seats),
+            failures=tuple(self._failures),
+            rejoins=self._rejoins,
+            packets=sum(bot.video.counts().packets + bot.audio.counts().packets for bot in bots),
+            joins_per_s=len(stayed) / begun_s,
+            tool=self._strain.report(),
+            sight=None if self._observer is None else self._observer.sight(),
         )
+
+    # -- their life -------------------------------------------------------------------------------
+
+    @property
+    def _watching_seat(self) -> int:
+        """The seat of the one who decodes: the last."""
+        return self._options.count + self._options.audience
+
+    async def _come(self, http: aiohttp.ClientSession) -> None:
+        options = self._options
+        if not await self._wait_for_server(http):
+            self.refused.set()
+            return
+        for seat in range(options.count):  # nobody joins with a black picture
+            await self._sound(seat)
+            await self._studio.picture(self._film, seat, self._first_size)
+        self._waiting = False
+        self._begun_ns = self._clock.now_ns()
+        async with asyncio.TaskGroup() as group:
+            for seat in range(options.total):
+                group.create_task(self._live(seat, http))
 
     async def _wait_for_server(self, http: aiohttp.ClientSession) -> bool:
         """Wait until the server takes calls; False if it did not within a minute."""
         url = f"{self._options.url.rstrip('/')}/healthz"
         deadline_ns = self._clock.now_ns() + SERVER_WAIT_S * NS_PER_S
-        why = ""
-        while not self._stopping.is_set() and self._clock.now_ns() < deadline_ns:
+        why = "there was no time to ask it"
+        while self._clock.now_ns() < deadline_ns:
             try:
                 async with asyncio.timeout(5), http.get(url) as response:
                     if response.status == 200:
@@ -144,19 +297,17 @@ class _Crowd:
                     why = f"it answers {response.status}"
             except (aiohttp.ClientError, TimeoutError) as error:
                 why = str(error) or "it does not answer"
-            await self._pause(_POLL_S)
-        if not self._stopping.is_set():
-            self._failures.append(f"{self._options.url} takes no calls: {why}.")
+            await asyncio.sleep(_POLL_S)
+        self._failures.append(f"{self._options.url} takes no calls: {why}.")
         return False
 
     async def _live(self, seat: int, http: aiohttp.ClientSession) -> None:
         """One bot's life: it joins, stays, and comes back when it was put out."""
-        sound: tuple[SoundPacket, ...] = ()
-        if self._sends(seat):
-            sound = await self._off_loop(partial(record_sound, seat))
-            await self._picture(seat, 1)  # nobody joins with a black picture
+        if self._options.joins_per_s is not None:
+            await asyncio.sleep(seat / self._options.joins_per_s)
+        sound = await self._sound(seat) if self._sends(seat) else ()
         previous: str | None = None
-        while not self._stopping.is_set():
+        while True:
             bot = self._new_bot(seat, sound, previous)
             self._bots[seat] = bot
             try:
@@ -168,44 +319,50 @@ class _Crowd:
                 if len(self._failures) < _FAILURES_MAX:
                     self._failures.append(str(error))
             finally:
-                self._note(seat, bot)
+                if not self._stopping.is_set():
+                    self._note(seat, bot)
                 await bot.leave(http, goodbye=self._stopping.is_set())
             previous = bot.secret or previous  # the seat is kept for a while
-            await self._pause(_REJOIN_S)
+            await asyncio.sleep(_REJOIN_S)
 
     def _sends(self, seat: int) -> bool:
         return seat < self._options.count
 
+    async def _sound(self, seat: int) -> tuple[SoundPacket, ...]:
+        if self._options.watched and seat == 0:
+            return await self._studio.pips()
+        return await self._studio.sound(seat)
+
+    @property
+    def _first_size(self) -> Fraction:
+        """About what the server will ask for once all are there."""
+        columns = max(1, math.ceil(math.sqrt(self._options.count)))
+        return min(SIZES, key=lambda size: abs(size - Fraction(2, columns)))
+
     def _new_bot(self, seat: int, sound: tuple[SoundPacket, ...], previous: str | None) -> Bot:
         options = self._options
-        call = Call(options.url, options.room, options.fps, options.width)
+        call = Call(options.url, options.room, options.fps, options.width, self._first_size)
+        if seat == self._watching_seat:
+            observer = Observer(self._clock, self._metrics, (options.width, options.height))
+            observer.meet(self._senders)
+            self._observer = observer
+            return Bot(
+                "Observer", call, self._clock, self._metrics, previous=previous,
+                observer=observer, on_welcome=self._greet,
+            )  # fmt: skip
         if not self._sends(seat):
             name = f"Audience {seat - options.count + 1}"
             return Bot(name, call, self._clock, self._metrics, previous=previous)
         again = seat // len(NAMES)
         name = NAMES[seat % len(NAMES)] + (f" {again + 1}" if again else "")
-        picture = partial(self._picture, seat)
-        return Bot(name, call, self._clock, self._metrics, sound, picture, previous)
+        picture = partial(self._studio.picture, self._film, seat)
+        return Bot(
+            name, call, self._clock, self._metrics, sound, picture, previous,
+            on_welcome=self._greet,
+        )  # fmt: skip
 
-    async def _picture(self, seat: int, shrink: int) -> PictureLoop:
-        """A bot's picture loop at the full size or half of it, recorded when first asked for."""
-        key = seat, shrink
-        if key not in self._pictures:
-            options = self._options
-            width, height = options.width // shrink, options.height // shrink
-            self._pictures[key] = await self._off_loop(
-                partial(record_picture, seat, width, height, options.fps)
-            )
-        return self._pictures[key]
-
-    async def _off_loop(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._recorder, work)
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but no longer than until the end."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
+    def _greet(self, bot: Bot, id: str) -> None:
+        self._senders[id] = bot
 
     # -- what it came to --------------------------------------------------------------------------
 
@@ -214,14 +371,22 @@ class _Crowd:
         joined_s = bot.joined_s
         if joined_s is None and before is not None:
             return  # failed to come back: what it did before still stands
-        stayed_ns = self._clock.now_ns() - self._joined_ns.get(seat, 0)
-        stayed_s = stayed_ns / NS_PER_S if joined_s is not None else float("inf")
+        video, audio = bot.video.counts(), bot.audio.counts()
+        seconds = math.inf
+        if joined_s is not None:
+            stayed_ns = self._clock.now_ns() - self._joined_ns.get(seat, self._clock.now_ns())
+            seconds = max(min(video.seconds, stayed_ns / NS_PER_S), 1e-9)
         self._reports[seat] = BotReport(
             name=bot.name,
             joined_s=joined_s,
-            fps=bot.video.frames / stayed_s,
-            kbps=(bot.video.bytes + bot.audio.bytes) * 8 / 1000 / stayed_s,
-            sound_packets=bot.audio.packets,
+            first_frame_s=bot.first_frame_s,
+            fps=video.frames / seconds,
+            kbps=(video.bytes + audio.bytes) * 8 / 1000 / seconds,
+            sound_packets=audio.packets,
+            lost_packets=video.lost + audio.lost,
+            freezes=video.freezes,
+            frozen_s=video.frozen_s,
+            longest_gap_s=video.longest_gap_s,
         )
 
     async def _show_status(self, show: Callable[[str], None]) -> None:
@@ -233,21 +398,20 @@ class _Crowd:
             passed_s, at_ns = (now_ns - at_ns) / NS_PER_S, now_ns
             counts = {
                 bot: (bot.video.frames, bot.video.bytes + bot.audio.bytes)
-                for bot in self._bots.values()
-                if bot.connected
+                for seat, bot in self._bots.items()
+                if bot.connected and seat != self._watching_seat
             }
             grown = []
             for bot, (frames, received) in counts.items():
                 frames_before, received_before = before.get(bot, (0, 0))
                 grown.append((frames - frames_before, received - received_before))
             before = counts
-            show(self._status(len(counts), grown, passed_s))
+            show(self._status(grown, passed_s))
 
-    def _status(self, connected: int, grown: list[tuple[int, int]], passed_s: float) -> str:
+    def _status(self, grown: list[tuple[int, int]], passed_s: float) -> str:
         if self._waiting:
             return f"waiting for {self._options.url}"
-        total = self._options.count + self._options.audience
-        line = f"{connected} of {total} connected"
+        line = f"{self.connected} of {self._options.total} connected"
         if grown:
             rates = [frames / passed_s for frames, _ in grown]
             megabits = sum(received for _, received in grown) * 8e-6 / passed_s
@@ -258,6 +422,43 @@ class _Crowd:
         if self._rejoins:
             line += f", {self._rejoins} came back"
         return line + (f"; {self._failures[-1]}" if self._failures else "")
+
+
+class _Strain:
+    """How hard this process works: its CPU time, and how late its loop wakes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lags_s: deque[float] = deque(maxlen=_BEATS_KEPT)
+        self.mark()
+
+    def mark(self) -> None:
+        self._lags_s.clear()
+        self._since_ns = self._clock.now_ns()
+        self._cpu_s = time.process_time()
+
+    async def watch(self) -> None:
+        while True:
+            begun_ns = self._clock.now_ns()
+            await asyncio.sleep(_BEAT_S)
+            self._lags_s.append((self._clock.now_ns() - begun_ns) / NS_PER_S - _BEAT_S)
+
+    def report(self) -> ToolReport:
+        passed_s = (self._clock.now_ns() - self._since_ns) / NS_PER_S
+        share = (time.process_time() - self._cpu_s) / max(passed_s, 1e-9)
+        lag_s = max(0.0, quantile(list(self._lags_s), 0.99)) if self._lags_s else 0.0
+        return ToolReport(share, lag_s)
+
+
+async def _first_of(*events: Coroutine[object, object, object], timeout_s: float | None) -> None:
+    """Return when one of these coroutines has, or the time is up."""
+    tasks = [asyncio.create_task(event) for event in events]
+    try:
+        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from fractions import Fraction
 from typing import Any
 
 import aiohttp
@@ -149,8 +150,11 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture(scope="module")
-def loops() -> dict[int, PictureLoop]:
-    return {shrink: record_picture(1, W // shrink, H // shrink, FPS) for shrink in (1, 2)}
+def loops() -> dict[Fraction, PictureLoop]:
+    return {
+        size: record_picture(1, int(W * size), int(H * size), FPS)
+        for size in (Fraction(1), Fraction(1, 2))
+    }
 
 
 @pytest.fixture(scope="module")
@@ -165,14 +169,14 @@ Build = Callable[..., Bot]
 async def build(
     peer: Peer,
     http: aiohttp.ClientSession,
-    loops: dict[int, PictureLoop],
+    loops: dict[Fraction, PictureLoop],
     sound: tuple[SoundPacket, ...],
 ) -> AsyncIterator[Build]:
     made: list[Bot] = []
 
     def new(*, audience: bool = False, previous: str | None = None) -> Bot:
-        async def record(shrink: int) -> PictureLoop:
-            return loops[shrink]
+        async def record(size: Fraction) -> PictureLoop:
+            return loops[size]
 
         bot = Bot(
             "山田 さくら",
@@ -312,7 +316,7 @@ async def test_a_bot_notices_that_the_server_hung_up(
 async def test_a_bot_that_cannot_play_any_more_ends_and_says_why(
     http: aiohttp.ClientSession, build: Build, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(_shrink: int) -> PictureLoop:
+    async def fail(_size: Fraction) -> PictureLoop:
         raise ValueError("no film")
 
     bot = build()

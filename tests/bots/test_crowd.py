@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import gc
 import os
 import signal
@@ -14,7 +15,8 @@ import pytest
 
 from calliope import bots
 from calliope.app import Server
-from calliope.bots import Options, Report, crowd, run_bots
+from calliope.bots import Options, Report, Studio, crowd, run_bots
+from calliope.clock import SystemClock
 from calliope.config import Config, LimitsConfig, MixerConfig, ServerConfig
 from calliope.names import clean_name
 from tests.bots.test_bot import call_tasks
@@ -185,3 +187,51 @@ def test_main_says_on_stderr_why_nobody_joined(
     monkeypatch.setattr(crowd, "SERVER_WAIT_S", 0.2)
     assert bots.main(_parse("--url", "http://127.0.0.1:9", "--count", "1")) == 1
     assert "http://127.0.0.1:9 takes no calls" in capsys.readouterr().err
+
+
+async def test_a_watched_room_tells_how_late_pictures_and_pips_are(server: Server) -> None:
+    options = _options(server, count=2, watched=True)
+    with Studio() as studio:
+        run = crowd.Crowd(options, studio, SystemClock())
+        async with run.running():
+            await run.wait_joined(30)
+            run.mark()
+            async with asyncio.timeout(30):
+                while True:
+                    sight = run.report().sight
+                    assert sight is not None
+                    if len(sight.picture_ms) > 10 and sight.sound_ms and sight.frames > 10:
+                        break
+                    await asyncio.sleep(0.05)
+    assert sight.read > sight.unread
+    assert all(0 < delay < 1000 for delay in sight.sound_ms)
+    assert all(0 < delay < 4000 for delay in sight.picture_ms)  # the loop's length
+    report = run.final_report
+    assert report.joined == 2  # who decodes is not counted
+    assert report.packets > 0
+    assert all(bot.first_frame_s is not None for bot in report.bots)
+    text = "\n".join(report.lines())
+    assert "picture, sender to composed: p50" in text
+    assert "this tool used" in text
+
+
+async def test_bots_join_no_faster_than_they_are_told(server: Server) -> None:
+    options = _options(server, count=0, audience=3, joins_per_s=4.0)
+    with Studio() as studio:
+        run = crowd.Crowd(options, studio, SystemClock())
+        async with run.running():
+            await run.wait_joined(30)
+            assert run.report().joins_per_s < 4.0 * 3 / 2  # the third begins after half a second
+
+
+def test_a_tool_that_is_the_limit_says_so() -> None:
+    report = Report(
+        bots=(_A_BOT,), failures=(), rejoins=0, packets=1, joins_per_s=1.0,
+        tool=crowd.ToolReport(core_share=0.97, lag_s=0.001), sight=None,
+    )  # fmt: skip
+    assert "IT IS THE LIMIT" in report.lines()[-1]
+    idle = dataclasses.replace(report, tool=crowd.ToolReport(core_share=0.3, lag_s=0.001))
+    assert "LIMIT" not in idle.lines()[-1]
+
+
+_A_BOT = crowd.BotReport("Ada", 0.1, 0.2, 30.0, 1200.0, 50, 0, 0, 0.0, 0.04)
