@@ -13,11 +13,9 @@ import operator
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from calliope.errors import ConfigError
 from calliope.media import Frame, Plane
@@ -25,7 +23,8 @@ from calliope.mixer import kernels, overlay, scaling, theme
 from calliope.mixer.canvas import Canvas
 from calliope.mixer.mask import Mask
 from calliope.mixer.overlay import Caption, LabelSource, MarkKind, Overlay
-from calliope.mixer.resample import Span, plan
+from calliope.mixer.placement import place
+from calliope.mixer.resample import packed, plan
 from calliope.mixer.scene import Fit, Tile
 
 PLACEMENTS = 256
@@ -59,45 +58,6 @@ class Compositor(Protocol):
         inside the canvas at even places and have even sizes, else ValueError. Frames are read
         during the call only.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a source of one size lands in a tile, and which part of it is seen.
-
-    ``x``, ``y``, ``w``, ``h`` are even and relative to the tile; ``columns`` and ``rows`` are the
-    seen part of the source in luma samples.
-    """
-
-    x: int
-    y: int
-    w: int
-    h: int
-    columns: Span
-    rows: Span
-
-
-def place(width: int, height: int, tile_width: int, tile_height: int, fit: Fit) -> Placement:
-    """Fit a source into a tile: ``crop`` fills it and cuts evenly, ``contain`` shows all of it."""
-    wide = width * tile_height - height * tile_width  # > 0: the source is the wider one
-    if fit == "contain":
-        w, h = tile_width, tile_height
-        if wide > 0:
-            h = _nearest_even(tile_width * height, width, tile_height)
-        elif wide < 0:
-            w = _nearest_even(tile_height * width, height, tile_width)
-        x, y = (tile_width - w) // 4 * 2, (tile_height - h) // 4 * 2
-        return Placement(x, y, w, h, Span(0, width, 1), Span(0, height, 1))
-    columns, rows = Span(0, width, 1), Span(0, height, 1)
-    if wide > 0:
-        columns = Span(wide, 2 * height * tile_width, 2 * tile_height)
-    elif wide < 0:
-        rows = Span(-wide, 2 * width * tile_height, 2 * tile_width)
-    return Placement(0, 0, tile_width, tile_height, columns, rows)
-
-
-def _nearest_even(numerator: int, denominator: int, limit: int) -> int:
-    return min(limit, max(2, 2 * round(numerator / (2 * denominator))))
 
 
 class _Slot:
@@ -257,71 +217,38 @@ class NumbaCompositor(TileCompositor):
 
     def __init__(self, labels: LabelSource) -> None:
         super().__init__(labels)
-        self._scratch = _Scratch()
+        self._scratch: Plane = np.zeros(scaling.scratch_size(1920), np.uint8)
 
     def paint(self, canvas: Canvas, picture: TilePicture, frame: Frame, overlay: Overlay) -> None:
-        _paint_scaled(
-            canvas,
-            frame,
-            _plan(*frame.y.shape, picture.tile, picture.stalled, picture.speaking),
-            overlay,
-            self._scratch,
-        )
-
-
-class _Scratch:
-    """Memory the scaling kernels work in: two lines, and a vector that did not fit a row's end."""
-
-    __slots__ = ("lines", "spill")
-
-    def __init__(self, width: int = 1920) -> None:
-        self.lines = np.zeros(2 * (width + scaling.LINE_SLACK), np.int16)
-        self.spill = np.zeros(16, np.uint8)
-
-    def lines_for(self, width: int) -> scaling.Line:
-        """Lines for a source of that width."""
-        if self.lines.size < 2 * (width + scaling.LINE_SLACK):
-            self.lines = np.zeros(2 * (width + scaling.LINE_SLACK), np.int16)
-        return self.lines
-
-
-_Plan: TypeAlias = tuple[npt.NDArray[np.int64], Plane, Plane]
+        plan = _plan(canvas.size, frame.y.shape, picture.tile, picture.stalled, picture.speaking)
+        needed = scaling.scratch_size(frame.y.shape[1])
+        if self._scratch.size < needed:
+            self._scratch = np.zeros(needed, np.uint8)
+        _paint_scaled(canvas, frame, plan, overlay, self._scratch)
 
 
 def _paint_scaled(
-    canvas: Canvas, frame: Frame, made: _Plan, drawn: Overlay, scratch: _Scratch
+    canvas: Canvas, frame: Frame, made: Plane, drawn: Overlay, scratch: Plane
 ) -> None:
-    lines = scratch.lines_for(frame.y.shape[1])
-    numbers, luma, chroma = made
-    fits = scaling.paint_tile(
-        canvas.flat,
-        canvas.width,
-        canvas.height,
-        numbers,
-        frame.y,
-        frame.u,
-        frame.v,
-        luma,
-        chroma,
-        drawn.ink,
-        drawn.boxes,
-        lines,
-        scratch.spill,
-    )
-    if not fits:
+    if not scaling.paint_tile(
+        canvas.flat, made, frame.y, frame.u, frame.v, drawn.ink, drawn.boxes, scratch
+    ):
         raise ValueError("a frame's chroma planes must be half its luma, rows of adjacent bytes")
 
 
 @functools.lru_cache(maxsize=PLACEMENTS)
-def _plan(height: int, width: int, tile: Tile, stalled: bool, speaking: bool) -> _Plan:
-    """Where a source of that size lands in a tile, and how its luma and its chroma get there."""
+def _plan(
+    canvas: tuple[int, int], shape: tuple[int, int], tile: Tile, stalled: bool, speaking: bool
+) -> Plane:
+    """Where a source of that shape lands, and how: as ``scaling.paint_tile`` takes it."""
+    height, width = shape
     found = place(width, height, tile.w, tile.h, tile.fit)
-    luma, chroma = _tables(height, width, tile.w, tile.h, tile.fit)
     picture = tile.x + found.x, tile.y + found.y, found.w, found.h
     keep = theme.STALLED_LIGHT if stalled else 256
     thick = overlay.border(tile.h) if speaking else 0
     colours = *theme.EMPTY_TILE, *theme.SPEAKING
-    return np.array((*area(tile), *picture, keep, thick, *colours), np.int64), luma, chroma
+    numbers = (*canvas, *area(tile), *picture, keep, thick, *colours)
+    return packed(numbers, _tables(height, width, tile.w, tile.h, tile.fit))
 
 
 @functools.lru_cache(maxsize=PLACEMENTS)
@@ -341,8 +268,9 @@ def scale_canvas(source: Canvas, target: Canvas) -> None:
     """Fill ``target`` with ``source``, cropped evenly where their shapes differ."""
     tile = Tile("", "camera", 0, 0, target.width, target.height, "crop")
     frame = Frame(source.y, source.u, source.v, 0, 0)
-    made = _plan(source.height, source.width, tile, stalled=False, speaking=False)
-    _paint_scaled(target, frame, made, overlay.clear(), _Scratch(source.width))
+    made = _plan(target.size, frame.y.shape, tile, stalled=False, speaking=False)
+    scratch: Plane = np.zeros(scaling.scratch_size(source.width), np.uint8)
+    _paint_scaled(target, frame, made, overlay.clear(), scratch)
 
 
 def build_compositor(backend: str, labels: LabelSource) -> Compositor:

@@ -7,8 +7,9 @@ import cv2
 from calliope.media import Frame, Plane
 from calliope.mixer import kernels, theme
 from calliope.mixer.canvas import Canvas
-from calliope.mixer.compositor import TileCompositor, TilePicture, area, decorate, place
+from calliope.mixer.compositor import TileCompositor, TilePicture, area, decorate
 from calliope.mixer.overlay import Overlay
+from calliope.mixer.placement import place
 from calliope.mixer.resample import Span
 
 

@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from calliope.media import Plane
+from calliope.mixer.ratios import RATIOS
 
 ROW_TOTAL = 32768
 """What row weights sum to where they are not whole numbers: a fraction of 2^15 each."""
 PRODUCT_BITS = 21
 """Row sum times column weight is the sample times 2^21."""
-COPY, ONE_GATHER, TWO_GATHERS, PAIRS, BLOCKS = range(5)
-"""How the column pass finds its samples, see :class:`Columns`."""
+COPY, ONE_GATHER, TWO_GATHERS, PAIRS, BLOCKS, SHRINK = range(6)
+"""How a plane is done: copied, by :class:`Columns`, or by a simple ratio."""
 LANES = 8
 
 
@@ -255,20 +256,39 @@ def plan(size: tuple[int, int], rows: Span, columns: Span, target: tuple[int, in
     """How part of a plane becomes ``target``, as one uint8 table that the kernel ``scale`` reads.
 
     It begins with int64: exact, way, count, first, last, loads, rows, taps, wide, and where row
-    starts, row weights, bases, picks and weights begin, in bytes; then come these arrays. Sizes
-    are (height, width). Raises ValueError where a span is empty or leaves the plane.
+    starts, row weights, bases, picks and weights begin, in bytes; then come these arrays. With
+    the way ``SHRINK`` it is 0, way, count, left, 0, 0, rows, which ratio, top. Sizes are
+    (height, width). Raises ValueError where a span is empty or leaves the plane.
     """
     down, across = taps(size[0], rows, target[0]), taps(size[1], columns, target[1])
+    ratio = _ratio(rows, columns, target)
+    if ratio is not None:
+        top, left = rows.origin // rows.scale, columns.origin // columns.scale
+        numbers = (0, SHRINK, target[1], left, 0, 0, target[0], ratio, top)
+        return packed(numbers, [np.zeros(0, np.uint8)] * 5)
     row = plan_rows(down, size[0])
     column = plan_columns(across, row.gain)
     way, row_start = column.way, row.start
     if down.width == 1 and across.width == 1 and int(np.ptp(across.start)) == target[1] - 1:
         way, row_start = COPY, down.start.astype(np.int32)
-    numbers = (row.exact, way, column.count, column.first, column.last, column.loads)
+    head = (row.exact, way, column.count, column.first, column.last, column.loads)
     return packed(
-        (*numbers, *row.weight.shape, int(row.wide)),
+        (*head, *row.weight.shape, int(row.wide)),
         (row_start, row.weight, column.base, column.picks, column.weight),
     )
+
+
+def _ratio(rows: Span, columns: Span, target: tuple[int, int]) -> int | None:
+    """Which of ``RATIOS`` both axes have, from a whole sample on."""
+    if rows.origin % rows.scale or columns.origin % columns.scale:
+        return None
+    for index, (p, q) in enumerate(RATIOS):
+        if all(
+            span.extent * q == span.scale * count * p
+            for span, count in zip((rows, columns), target, strict=True)
+        ):
+            return index
+    return None
 
 
 def packed(numbers: Sequence[int], arrays: Sequence[npt.NDArray[Any]]) -> Plane:

@@ -27,7 +27,8 @@ from calliope.mixer.kernels import (
     fill_picture,
     outline_picture,
 )
-from calliope.mixer.resample import COPY, ONE_GATHER, PAIRS, TWO_GATHERS
+from calliope.mixer.ratios import CACHE_LINE, SCRATCH, shrink
+from calliope.mixer.resample import COPY, ONE_GATHER, PAIRS, SHRINK, TWO_GATHERS
 from calliope.mixer.simd import (
     Bytes,
     Longs,
@@ -79,13 +80,12 @@ Line: TypeAlias = npt.NDArray[np.int16]
 # Any 2-D uint8 array is taken as it comes (strided, read-only): one compilation for all of them.
 _PLANE = types.Array(types.uint8, 2, "A", readonly=True)
 _FLAT = types.Array(types.uint8, 1, "C")
-_LINE = types.Array(types.int16, 1, "C")
 _NUMBERS = types.Array(types.int64, 1, "C")
-_INT = types.int64
 
 LINE_SLACK = 64
 """Words a scratch line must have beyond the widest source; nobody cares what they hold."""
-CACHE_LINE = 64
+COPY_AHEAD = 4
+"""Rows that a copy calls into the cache before it comes to them."""
 
 
 @kernel(inline=True)
@@ -437,104 +437,126 @@ def columns_blocks(
 
 
 @kernel
-def scale(
-    source: Plane, plan: Plane, target: Plane, at: int, stride: int, lines: Line, spill: Plane
-) -> None:
+def scale(source: Plane, plan: Plane, target: Plane, at: int, stride: int, scratch: Plane) -> None:
     """Resample ``source`` (2-D) into a rectangle of the flat ``target``.
 
-    ``plan`` is a table that :func:`~calliope.mixer.resample.plan` made for its shape. ``lines``
-    (int16) has room for two lines as wide as the source plus ``LINE_SLACK`` each, ``spill``
-    (uint8) for 16 bytes.
+    ``plan`` is a table that :func:`~calliope.mixer.resample.plan` made for its shape; ``scratch``
+    has :func:`scratch_size` bytes for its width.
     """
-    table = start_of(plan)
-    numbers = numbers_in(table, 0)
+    numbers = numbers_in(plan, 0)
     exact, way, count = number_at(numbers, 0), number_at(numbers, 1), number_at(numbers, 2)
     first, last, loads = number_at(numbers, 3), number_at(numbers, 4), number_at(numbers, 5)
     rows, taps, wide = number_at(numbers, 6), number_at(numbers, 7), number_at(numbers, 8)
-    starts = longs_in(table, number_at(numbers, 9))
-    weights = unsigned_in(table, number_at(numbers, 10))
-    base = longs_in(table, number_at(numbers, 11))
-    picks = skip(table, number_at(numbers, 12))
-    weight = words_in(table, number_at(numbers, 13))
-    pixels, pitch, out = start_of(source), source.strides[0], start_of(target)
-    upper = start_of(lines)
-    lower = skip(upper, lines.size // 2)
-    rest = start_of(spill)
+    starts = longs_in(plan, number_at(numbers, 9))
+    weights = unsigned_in(plan, number_at(numbers, 10))
+    base = longs_in(plan, number_at(numbers, 11))
+    picks = skip(plan, number_at(numbers, 12))
+    weight = words_in(plan, number_at(numbers, 13))
+    pixels, pitch = start_of(source), source.strides[0]
+    size = (source.shape[0] - 1) * pitch + source.shape[1]
+    if way == SHRINK:
+        shrink(taps, pixels, size, pitch, wide, first, target, at, stride, count, rows, scratch)
+        return
     if way == COPY:
         for row in range(rows):
             begin = long_at(starts, row) * pitch + first
-            copy_bytes(pixels, begin, out, at + row * stride, count)
+            for line in range(0, count, CACHE_LINE):
+                prefetch(pixels, begin + COPY_AHEAD * pitch + line)
+            copy_bytes(pixels, begin, target, at + row * stride, count)
         return
+    upper = words_in(scratch, SCRATCH)
+    lower = skip(upper, source.shape[1] + LINE_SLACK)
     # How far the source moves on with every two rows, and with every 8 pixels of them.
     step = 2 * (long_at(starts, rows - 1) - long_at(starts, 0)) * pitch // max(rows - 1, 1)
     pace = step * 8 // count
     for row in range(0, rows, 2):
         other = min(row + 1, rows - 1)
         top, middle = long_at(starts, row) * pitch, long_at(starts, other) * pitch
-        sum_rows(
-            pixels, top, pitch, skip(weights, row * taps), taps, exact, wide, upper, first, last
-        )
-        sum_rows(
-            pixels,
-            middle,
-            pitch,
-            skip(weights, other * taps),
-            taps,
-            exact,
-            wide,
-            lower,
-            first,
-            last,
-        )
+        over, under = skip(weights, row * taps), skip(weights, other * taps)
+        sum_rows(pixels, top, pitch, over, taps, exact, wide, upper, first, last)
+        sum_rows(pixels, middle, pitch, under, taps, exact, wide, lower, first, last)
         ahead = middle + taps * pitch + first
         to, below = at + row * stride, at + other * stride
         if way == ONE_GATHER:
             columns_once(
-                upper, lower, base, picks, weight, out, to, below, count, rest, pixels, ahead, pace
+                upper,
+                lower,
+                base,
+                picks,
+                weight,
+                target,
+                to,
+                below,
+                count,
+                scratch,
+                pixels,
+                ahead,
+                pace,
             )
         elif way == TWO_GATHERS:
             columns_twice(
-                upper, lower, base, picks, weight, out, to, below, count, rest, pixels, ahead, pace
+                upper,
+                lower,
+                base,
+                picks,
+                weight,
+                target,
+                to,
+                below,
+                count,
+                scratch,
+                pixels,
+                ahead,
+                pace,
             )
         elif way == PAIRS:
             columns_pairs(
-                upper, lower, base, picks, weight, out, to, below, count, rest, pixels, ahead, pace
+                upper,
+                lower,
+                base,
+                picks,
+                weight,
+                target,
+                to,
+                below,
+                count,
+                scratch,
+                pixels,
+                ahead,
+                pace,
             )
         else:
-            columns_blocks(upper, lower, base, weight, loads, out, to, below, count, rest)
+            columns_blocks(upper, lower, base, weight, loads, target, to, below, count, scratch)
 
 
-@kernel(
-    signature=types.boolean(
-        _FLAT, _INT, _INT, _NUMBERS, *[_PLANE] * 3, *[_FLAT] * 3, _NUMBERS, _LINE, _FLAT
-    )
-)
+def scratch_size(width: int) -> int:
+    """How many bytes of scratch memory sources up to that width need."""
+    return SCRATCH + 2 * 2 * (width + LINE_SLACK)
+
+
+@kernel(signature=types.boolean(_FLAT, _FLAT, *[_PLANE] * 3, _FLAT, _NUMBERS, _FLAT))
 def paint_tile(
     canvas: Plane,
-    width: int,
-    height: int,
-    place: Numbers,
+    plan: Plane,
     luma: Plane,
     u: Plane,
     v: Plane,
-    luma_plan: Plane,
-    chroma_plan: Plane,
     ink: Plane,
     boxes: Numbers,
-    lines: Line,
-    spill: Plane,
+    scratch: Plane,
 ) -> bool:
-    """Paint one tile of a flat ``width`` x ``height`` canvas: picture, sprites, border.
+    """Paint one tile of a flat canvas: picture, sprites, border.
 
-    ``place`` is the tile's x, y, w, h, then x, y, w, h of the picture in it, how much of it is
-    kept of 256 (less dims it), and the border's thickness (0: none); then Y, U, V of the bars
-    and of the border. All of it is in even pixels of the canvas.
+    ``plan`` begins with int64: the canvas's width and height; the tile's x, y, w, h, then x, y,
+    w, h of the picture in it, how much of it is kept of 256 (less dims it), and the border's
+    thickness (0: none); Y, U, V of the bars and of the border; and where in it, in bytes, the
+    plans of luma and chroma begin. All is in even pixels of the canvas.
 
     ``luma`` is ``(h, w)``, ``u`` and ``v`` ``((h + 1) // 2, (w + 1) // 2)``, rows may be strided.
     The plans must be for their size and the picture's; ``ink`` and ``boxes`` are as
-    :func:`~calliope.mixer.kernels.blend_sprites` takes them; scratch memory is as :func:`scale`
-    wants it. Returns False, with nothing written, where the planes' shapes do not belong together
-    or a row's bytes are not adjacent.
+    :func:`~calliope.mixer.kernels.blend_sprites` takes them; ``scratch`` has
+    :func:`scratch_size` bytes. Returns False, with nothing written, where the planes' shapes do
+    not belong together or a row's bytes are not adjacent.
     """
     half = ((luma.shape[0] + 1) // 2, (luma.shape[1] + 1) // 2)
     if u.shape != half or v.shape != half:
@@ -543,18 +565,36 @@ def paint_tile(
         return False
     if luma.strides[0] < 0 or u.strides[0] < 0 or v.strides[0] < 0:
         return False
-    x, y, w, h = place[0], place[1], place[2], place[3]
-    left, top, keep, thick = place[4], place[5], place[8], place[9]
-    if place[6] != w or place[7] != h:
-        fill_picture(canvas, width, height, x, y, w, h, place[10], place[11], place[12])
-    scale(luma, luma_plan, canvas, top * width + left, width, lines, spill)
+    table = start_of(plan)
+    place = numbers_in(table, 0)
+    width, height = number_at(place, 0), number_at(place, 1)
+    x, y, w, h = (
+        number_at(place, 2),
+        number_at(place, 3),
+        number_at(place, 4),
+        number_at(place, 5),
+    )
+    left, top, keep, thick = (
+        number_at(place, 6),
+        number_at(place, 7),
+        number_at(place, 10),
+        number_at(place, 11),
+    )
+    if number_at(place, 8) != w or number_at(place, 9) != h:
+        bars = number_at(place, 12), number_at(place, 13), number_at(place, 14)
+        fill_picture(canvas, width, height, x, y, w, h, bars[0], bars[1], bars[2])
+    luma_plan = skip(table, number_at(place, 18))
+    chroma_plan = skip(table, number_at(place, 19))
+    out, rest = start_of(canvas), start_of(scratch)
+    scale(luma, luma_plan, out, top * width + left, width, rest)
     at = width * height + top // 2 * (width // 2) + left // 2
-    scale(u, chroma_plan, canvas, at, width // 2, lines, spill)
-    scale(v, chroma_plan, canvas, at + width * height // 4, width // 2, lines, spill)
+    scale(u, chroma_plan, out, at, width // 2, rest)
+    scale(v, chroma_plan, out, at + width * height // 4, width // 2, rest)
     if keep < 256:
         fade_picture(canvas, width, height, x, y, w, h, keep)
     if boxes.size:
         blend_sprites(canvas, width, height, x, y, ink, boxes)
     if thick:
-        outline_picture(canvas, width, height, x, y, w, h, thick, place[13], place[14], place[15])
+        border = number_at(place, 15), number_at(place, 16), number_at(place, 17)
+        outline_picture(canvas, width, height, x, y, w, h, thick, border[0], border[1], border[2])
     return True

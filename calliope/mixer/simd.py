@@ -157,6 +157,25 @@ def _shuffle(*picks: int) -> Callable[..., Any]:
     return emit
 
 
+def picked(*picks: int) -> Callable[[Bytes], Bytes]:
+    """A function that puts the bytes of a vector in this order."""
+
+    def pick(samples: Bytes) -> Bytes:
+        return np.take(samples, picks)
+
+    return lowered(BYTES, lambda builder, value: _shuffle(*picks)(builder, value, value))(pick)
+
+
+def constant_bytes(*values: int) -> Callable[[], Bytes]:
+    """A function that gives these bytes, signed or not, repeated to fill a vector."""
+    repeated = [value & 255 for value in values] * (16 // len(values))
+
+    def constant() -> Bytes:
+        return np.array(repeated, np.uint8)
+
+    return lowered(BYTES, lambda _builder: ir.Constant(BYTES.llvm, repeated))(constant)
+
+
 def _store_half(first: int) -> Callable[..., None]:
     def emit(builder: Any, pointer: Any, offset: Any, value: Any) -> None:
         half = _shuffle(*range(first, first + 8))(builder, value, value)
@@ -253,6 +272,22 @@ def _emit_gather(builder: Any, value: Any, picks: Any) -> Any:
         picked = builder.extract_element(value, builder.extract_element(picks, at))
         gathered = builder.insert_element(gathered, picked, at)
     return builder.bitcast(gathered, WORDS.llvm)
+
+
+def _emit_scaled(builder: Any, a: Any, b: Any) -> Any:
+    if HAS_SSSE3:
+        kind = ir.FunctionType(WORDS.llvm, [WORDS.llvm, WORDS.llvm])
+        name = "llvm.x86.ssse3.pmul.hr.sw.128"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b])
+    wide = builder.mul(_widened(WORDS, "sext")(builder, a), _widened(WORDS, "sext")(builder, b))
+    wide = builder.add(wide, _constant(wide.type, [1 << 14] * 8))
+    return builder.trunc(builder.ashr(wide, _constant(wide.type, [15] * 8)), WORDS.llvm)
+
+
+def _emit_average(builder: Any, a: Any, b: Any) -> Any:
+    wide = builder.add(_widened(BYTES, "zext")(builder, a), _widened(BYTES, "zext")(builder, b))
+    one = _constant(wide.type, [1] * 16)
+    return builder.trunc(builder.lshr(builder.add(wide, one), one), BYTES.llvm)
 
 
 def _emit_prefetch(builder: Any, pointer: Any, offset: Any) -> None:
@@ -499,6 +534,30 @@ def dot_words(a: Words, b: Words) -> Longs:
 def gather(value: Words, picks: Bytes) -> Words:
     """Any of the 16 bytes of ``value`` in any order; ``picks`` are 0..15."""
     return value.view(np.uint8)[picks].view(np.int16)
+
+
+@lowered(WORDS, _emit_scaled)
+def scale_words(a: Words, b: Words) -> Words:
+    """Signed products as fractions of 2^15, rounded to the nearest, ties up; modulo 2^16."""
+    return np.asarray((a.astype(np.int32) * b + (1 << 14)) >> 15).astype(np.int16)
+
+
+@lowered(BYTES, _emit_average)
+def average_bytes(a: Bytes, b: Bytes) -> Bytes:
+    """Means of unsigned bytes, lane by lane, halves rounded up."""
+    return np.asarray((a.astype(np.uint16) + b + 1) >> 1).astype(np.uint8)
+
+
+@lowered(WORDS, _shuffle(0, 1, 2, 3, 8, 9, 10, 11))
+def first_halves(a: Words, b: Words) -> Words:
+    """``a0 a1 a2 a3 b0 b1 b2 b3``."""
+    return np.concatenate((a[:4], b[:4]))
+
+
+@lowered(WORDS, _shuffle(4, 5, 6, 7, 12, 13, 14, 15))
+def last_halves(a: Words, b: Words) -> Words:
+    """``a4 a5 a6 a7 b4 b5 b6 b7``."""
+    return np.concatenate((a[4:], b[4:]))
 
 
 @lowered(LONGS, _shuffle(0, 2, 4, 6))

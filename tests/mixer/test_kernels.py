@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import mmap
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calliope.jit import kernel
 from calliope.media import Plane
 from calliope.mixer import kernels, scaling
 from calliope.mixer.canvas import Canvas
-from calliope.mixer.compositor import place, scale_canvas
-from calliope.mixer.resample import Span, plan
+from calliope.mixer.compositor import scale_canvas
+from calliope.mixer.placement import place
+from calliope.mixer.ratios import RATIOS
+from calliope.mixer.resample import SHRINK, Span, packed, plan
+from calliope.mixer.simd import start_of
 from tests.mixer.planes import Matrix, noise, padded, resampled
 
 CANARY = 199
+
+
+@kernel
+def scale_plane(
+    source: Plane, made: Plane, target: Plane, at: int, stride: int, scratch: Plane
+) -> None:
+    scaling.scale(source, start_of(made), start_of(target), at, stride, start_of(scratch))
 
 
 def scaled(plane: Plane, rows: Span, columns: Span, height: int, width: int) -> Plane:
     """The kernel's result, cut out of a target whose surroundings must stay as they were."""
     made = plan((plane.shape[0], plane.shape[1]), rows, columns, (height, width))
     target = np.full((height + 4, width + 70), CANARY, np.uint8)
-    lines = np.zeros(2 * (plane.shape[1] + scaling.LINE_SLACK), np.int16)
-    scaling.scale(
-        plane,
-        made,
-        target.reshape(-1),
-        2 * target.shape[1] + 35,
-        target.shape[1],
-        lines,
-        np.zeros(16, np.uint8),
-    )
+    needed = scaling.scratch_size(plane.shape[1])
+    scratch = np.full(needed + 64, CANARY, np.uint8)
+    at = 2 * target.shape[1] + 35
+    scale_plane(plane, made, target.reshape(-1), at, target.shape[1], scratch)
     inside = target[2:-2, 35:-35].copy()
     target[2:-2, 35:-35] = CANARY
     assert (target == CANARY).all()
+    assert (scratch[needed:] == CANARY).all()
     return inside
 
 
@@ -235,6 +245,65 @@ def test_ink_beyond_the_sprite_is_cut_off(top: int, left: int, alpha: int, value
     assert (guarded == 91).all()
 
 
+def number_of(found: Plane, index: int) -> int:
+    return int(found[: 8 * (index + 1)].view(np.int64)[index])
+
+
+@pytest.mark.parametrize(("p", "q"), RATIOS)
+@pytest.mark.parametrize(
+    "size", [(1, 1), (2, 3), (8, 4), (9, 5), (15, 6), (24, 7), (126, 70), (319, 2)]
+)
+def test_simple_ratios_are_exact_but_for_a_last_rounding(
+    p: int, q: int, size: tuple[int, int]
+) -> None:
+    """Black and white noise is the hardest; what is cut off has the other colour."""
+    width, height = size
+    shape = -(-height * p // q) + 3, -(-width * p // q) + 5
+    plane = padded(((noise(shape[1], shape[0]).y & 1) * 255).astype(np.uint8), 3)
+    rows, columns = Span(2 * q, height * p, q), Span(4 * q, width * p, q)
+    assert number_of(plan(shape, rows, columns, (height, width)), 1) == SHRINK
+    exact = resampled(plane, rows, columns, height, width)
+    assert np.abs(scaled(plane, rows, columns, height, width) - exact).max() <= 0.75
+
+
+def test_a_ratio_by_hand() -> None:
+    """Five by five samples to two by two: whole, shared by two, shared by four."""
+    plane = np.zeros((5, 5), np.uint8)
+    plane[0, 0], plane[2, 2], plane[4, 4], plane[2, 4] = 100, 200, 250, 150
+    # 4 * 100 + 200, 200; 200 + 2 * 150 above and below, 4 * 250: of 25
+    assert scaled(plane, *whole(plane), 2, 2).tolist() == [[24, 20], [8, 60]]
+
+
+@pytest.mark.parametrize(("p", "q"), [(1, 1), *RATIOS, (7, 3), (7, 5), (1, 2), (3, 4), (9, 1)])
+def test_nothing_is_read_beyond_the_end_of_a_plane(p: int, q: int) -> None:
+    """The byte after it is in a page that may not be read: to try ends the process."""
+    width, height = 52, 6
+    for more in range(9):
+        shape = -(-height * p // q), -(-(width + more) * p // q)
+        with before_a_forbidden_page(shape[0] * shape[1]) as memory:
+            plane = memory.reshape(shape)
+            plane[:] = 77
+            rows, columns = Span(0, height * p, q), Span(0, (width + more) * p, q)
+            made = plan(shape, rows, columns, (height, width + more))
+            target = np.zeros(height * (width + more), np.uint8)
+            scratch = np.zeros(scaling.scratch_size(shape[1]), np.uint8)
+            scale_plane(plane, made, target, 0, width + more, scratch)
+            assert (target == 77).all()
+
+
+@contextlib.contextmanager
+def before_a_forbidden_page(size: int) -> Iterator[Plane]:
+    page = mmap.PAGESIZE
+    length = -(-size // page) * page
+    memory = mmap.mmap(-1, length + page)
+    whole_memory = np.frombuffer(memory, np.uint8)
+    libc = ctypes.CDLL(None, use_errno=True)
+    end = ctypes.c_void_p(whole_memory.ctypes.data + length)
+    assert libc.mprotect(end, ctypes.c_size_t(page), 0) == 0
+    yield whole_memory[length - size : length]
+    assert libc.mprotect(end, ctypes.c_size_t(page), mmap.PROT_READ | mmap.PROT_WRITE) == 0
+
+
 @pytest.mark.parametrize(("width", "height", "radius"), [(20, 10, 5), (16, 16, 8), (30, 12, 0)])
 def test_a_rounded_rectangle_covers_its_area(width: int, height: int, radius: int) -> None:
     coverage = np.zeros((height, width), np.uint8)
@@ -251,14 +320,12 @@ def test_planes_that_do_not_belong_together_are_refused_and_nothing_is_written()
     chroma = plan((4, 8), Span(0, 4, 1), Span(0, 8, 1), (4, 8))
     canvas = Canvas(16, 8)
     canvas.flat[:] = CANARY
-    lines, spill = np.zeros(2 * (16 + scaling.LINE_SLACK), np.int16), np.zeros(16, np.uint8)
-    where = np.array((0, 0, 16, 8, 0, 0, 16, 8, 256, 0, *range(6)), np.int64)
+    numbers = (16, 8, 0, 0, 16, 8, 0, 0, 16, 8, 256, 0, *range(6))
+    where, scratch = packed(numbers, (luma, chroma)), np.zeros(scaling.scratch_size(16), np.uint8)
     nothing = np.zeros(0, np.uint8), np.zeros(0, np.int64)
     wide = np.zeros((4, 16), np.uint8)
     for u, v in ((frame.u[:, 1:], frame.v), (frame.u, frame.v[1:]), (wide[:, ::2], frame.v)):
-        assert not scaling.paint_tile(
-            canvas.flat, 16, 8, where, frame.y, u, v, luma, chroma, *nothing, lines, spill
-        )
+        assert not scaling.paint_tile(canvas.flat, where, frame.y, u, v, *nothing, scratch)
     assert (canvas.flat == CANARY).all()
 
 
@@ -274,11 +341,14 @@ def test_a_canvas_scales_to_a_smaller_one() -> None:
 
 def test_the_kernels_compute_the_same_as_plain_python() -> None:
     """The same tests pass with the JIT off: no result hangs on how numba types an expression."""
-    chosen = "mean or half_and_half or by_hand or interpolates or fading or outline or over_ink"
+    chosen = (
+        "mean or half_and_half or by_hand or interpolates or fading or outline or over_ink "
+        "or (simple_ratios and size3)"
+    )
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "-k", chosen]
     result = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert result.returncode == 0, result.stdout
-    assert "7 passed" in result.stdout
+    assert "15 passed" in result.stdout

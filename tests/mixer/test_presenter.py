@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from calliope.media import EncodedFrame, Frame
-from calliope.mixer.compositor import place
 from calliope.mixer.encoder import Rendition, screen_renditions
 from calliope.mixer.layout import presenter
+from calliope.mixer.placement import place
 from calliope.mixer.scene import Person, Scene, TickOutput
 from calliope.mixer.view import SCREEN_MAX, SETTLE_TICKS, size_screen_canvas
 from tests.mixer.desk import FPS, Camera, Desk, Stream, decode

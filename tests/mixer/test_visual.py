@@ -20,11 +20,12 @@ from calliope.media import Frame, Plane
 from calliope.metrics import Metrics
 from calliope.mixer import layout
 from calliope.mixer.canvas import Canvas
-from calliope.mixer.compositor import Placement, TilePicture, build_compositor, place
+from calliope.mixer.compositor import TilePicture, build_compositor
 from calliope.mixer.encoder import parse_renditions
 from calliope.mixer.glyphs import GlyphAtlas
 from calliope.mixer.mask import Mask
 from calliope.mixer.overlay import MarkKind
+from calliope.mixer.placement import Placement, place
 from calliope.mixer.scene import Fit, Person, SourceKind
 from calliope.mixer.view import View
 from tests.mixer.planes import resampled
