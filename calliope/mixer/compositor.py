@@ -60,17 +60,26 @@ class Compositor(Protocol):
         """
 
 
-class _Slot:
+class Slot:
     """What one tile of a canvas last showed."""
 
-    __slots__ = ("generation", "overlay", "picture", "pixels", "waited")
+    __slots__ = ("generation", "overlay", "picture", "pixels", "plan", "planned", "waited")
 
     def __init__(self) -> None:
         self.picture: TilePicture | None = None
         self.pixels: tuple[object, ...] = ()
+        self.plan: Plane = np.zeros(0, np.uint8)
+        self.planned: tuple[object, ...] = ()
         self.overlay = overlay.clear()
         self.generation = 0
         self.waited = 0
+
+    def take(self, frame: Frame) -> bool:
+        """Note the frame's pixels; whether they are others than before."""
+        pixels = (frame.serial, frame.arrived_ns, frame.y.shape)  # another source, if need be
+        changed = pixels != self.pixels
+        self.pixels = pixels
+        return changed
 
     def is_waiting(self, generation: int) -> bool:
         """Whether to ask again for masks that were not rasterised when the overlay was drawn.
@@ -90,7 +99,7 @@ class _Shown:
         self.pictures: list[TilePicture] = []
         self.waiting = False
         self.tiles: list[Tile] = []
-        self.slots: list[_Slot] = []
+        self.slots: list[Slot] = []
 
 
 class TileCompositor(ABC):
@@ -118,21 +127,24 @@ class TileCompositor(ABC):
             _check(tiles, canvas)
             canvas.clear()
             shown.tiles = tiles
-            shown.slots = [_Slot() for _ in tiles]
+            shown.slots = [Slot() for _ in tiles]
         touched = int(moved and not tiles)
         for picture, slot in zip(pictures, shown.slots, strict=True):
             if self._refresh(picture, slot):
-                self._paint(canvas, picture, slot.overlay)
+                if picture.frame is None:
+                    _paint_empty(canvas, picture, slot.overlay)
+                else:
+                    self.paint(canvas, picture, picture.frame, slot)
                 touched += 1
         shown.pictures = list(pictures)
         shown.waiting = any(slot.overlay.missing for slot in shown.slots)
         return touched
 
     @abstractmethod
-    def paint(self, canvas: Canvas, picture: TilePicture, frame: Frame, overlay: Overlay) -> None:
+    def paint(self, canvas: Canvas, picture: TilePicture, frame: Frame, slot: Slot) -> None:
         """Paint a tile that has a frame; the one thing that backends do differently."""
 
-    def _refresh(self, picture: TilePicture, slot: _Slot) -> bool:
+    def _refresh(self, picture: TilePicture, slot: Slot) -> bool:
         """Note what the tile shall show; whether that differs from what it shows."""
         waiting = bool(slot.overlay.missing) and slot.is_waiting(self._labels.generation)
         last = slot.picture
@@ -140,6 +152,8 @@ class TileCompositor(ABC):
             return False
         slot.picture = picture
         frame = picture.frame
+        if frame and last and last.frame and picture[2:] == last[2:] and not waiting:
+            return slot.take(frame)  # by far the commonest: another frame of the same person
         same_caption = (
             last is not None
             and picture.name == last.name
@@ -150,14 +164,12 @@ class TileCompositor(ABC):
         )
         changed = not same_caption or last is None or picture.speaking != last.speaking
         if frame is not None and (last is None or frame is not last.frame):
-            pixels = (frame.serial, frame.arrived_ns, frame.y.shape)  # another source, if need be
-            changed |= pixels != slot.pixels
-            slot.pixels = pixels
+            changed |= slot.take(frame)
         if not same_caption or waiting:
             changed |= self._redraw(picture, slot, same_caption)
         return changed
 
-    def _redraw(self, picture: TilePicture, slot: _Slot, same_caption: bool) -> bool:
+    def _redraw(self, picture: TilePicture, slot: Slot, same_caption: bool) -> bool:
         """Draw the tile's overlay anew; whether that made a difference."""
         generation = self._labels.generation  # before asking: better once too often than never
         if same_caption and all(ask() is None for ask in slot.overlay.missing):
@@ -178,14 +190,11 @@ class TileCompositor(ABC):
         slot.overlay = overlay.draw(caption, self._labels)
         return True
 
-    def _paint(self, canvas: Canvas, picture: TilePicture, drawn: Overlay) -> None:
-        if picture.frame is None:
-            kernels.fill_picture(
-                canvas.flat, canvas.width, canvas.height, *area(picture.tile), *theme.EMPTY_TILE
-            )
-            decorate(canvas, picture, drawn)
-        else:
-            self.paint(canvas, picture, picture.frame, drawn)
+
+def _paint_empty(canvas: Canvas, picture: TilePicture, drawn: Overlay) -> None:
+    tile = picture.tile
+    kernels.fill_picture(canvas.flat, canvas.width, canvas.height, *area(tile), *theme.EMPTY_TILE)
+    decorate(canvas, picture, drawn)
 
 
 def decorate(canvas: Canvas, picture: TilePicture, drawn: Overlay) -> None:
@@ -219,26 +228,27 @@ class NumbaCompositor(TileCompositor):
         super().__init__(labels)
         self._scratch: Plane = np.zeros(scaling.scratch_size(1920), np.uint8)
 
-    def paint(self, canvas: Canvas, picture: TilePicture, frame: Frame, overlay: Overlay) -> None:
-        plan = _plan(canvas.size, frame.y.shape, picture.tile, picture.stalled, picture.speaking)
-        needed = scaling.scratch_size(frame.y.shape[1])
-        if self._scratch.size < needed:
-            self._scratch = np.zeros(needed, np.uint8)
-        _paint_scaled(canvas, frame, plan, overlay, self._scratch)
-
-
-def _paint_scaled(
-    canvas: Canvas, frame: Frame, made: Plane, drawn: Overlay, scratch: Plane
-) -> None:
-    if not scaling.paint_tile(
-        canvas.flat, made, frame.y, frame.u, frame.v, drawn.ink, drawn.boxes, scratch
-    ):
-        raise ValueError("a frame's chroma planes must be half its luma, rows of adjacent bytes")
+    def paint(self, canvas: Canvas, picture: TilePicture, frame: Frame, slot: Slot) -> None:
+        shape = frame.y.shape
+        planned = (shape, picture.stalled, picture.speaking)
+        if planned != slot.planned:
+            slot.plan = _plan(canvas.size, picture.tile, *planned)
+            slot.planned = planned
+            needed = scaling.scratch_size(shape[1])
+            if self._scratch.size < needed:
+                self._scratch = np.zeros(needed, np.uint8)
+        drawn = slot.overlay
+        if not scaling.paint_tile(
+            canvas.flat, slot.plan, frame.y, frame.u, frame.v, drawn.ink, drawn.boxes, self._scratch
+        ):
+            raise ValueError(
+                "a frame's chroma planes must be half its luma, rows of adjacent bytes"
+            )
 
 
 @functools.lru_cache(maxsize=PLACEMENTS)
 def _plan(
-    canvas: tuple[int, int], shape: tuple[int, int], tile: Tile, stalled: bool, speaking: bool
+    canvas: tuple[int, int], tile: Tile, shape: tuple[int, int], stalled: bool, speaking: bool
 ) -> Plane:
     """Where a source of that shape lands, and how: as ``scaling.paint_tile`` takes it."""
     height, width = shape
@@ -267,10 +277,12 @@ def _tables(
 def scale_canvas(source: Canvas, target: Canvas) -> None:
     """Fill ``target`` with ``source``, cropped evenly where their shapes differ."""
     tile = Tile("", "camera", 0, 0, target.width, target.height, "crop")
-    frame = Frame(source.y, source.u, source.v, 0, 0)
-    made = _plan(target.size, frame.y.shape, tile, stalled=False, speaking=False)
+    made = _plan(target.size, tile, (source.height, source.width), stalled=False, speaking=False)
+    nothing = overlay.clear()
     scratch: Plane = np.zeros(scaling.scratch_size(source.width), np.uint8)
-    _paint_scaled(target, frame, made, overlay.clear(), scratch)
+    scaling.paint_tile(
+        target.flat, made, source.y, source.u, source.v, nothing.ink, nothing.boxes, scratch
+    )
 
 
 def build_compositor(backend: str, labels: LabelSource) -> Compositor:

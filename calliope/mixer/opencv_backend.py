@@ -7,8 +7,7 @@ import cv2
 from calliope.media import Frame, Plane
 from calliope.mixer import kernels, theme
 from calliope.mixer.canvas import Canvas
-from calliope.mixer.compositor import TileCompositor, TilePicture, area, decorate
-from calliope.mixer.overlay import Overlay
+from calliope.mixer.compositor import Slot, TileCompositor, TilePicture, area, decorate
 from calliope.mixer.placement import place
 from calliope.mixer.resample import Span
 
@@ -21,7 +20,7 @@ class OpenCvCompositor(TileCompositor):
     NumbaCompositor`.
     """
 
-    def paint(self, canvas: Canvas, picture: TilePicture, frame: Frame, overlay: Overlay) -> None:
+    def paint(self, canvas: Canvas, picture: TilePicture, frame: Frame, slot: Slot) -> None:
         tile = picture.tile
         placement = place(frame.width, frame.height, tile.w, tile.h, tile.fit)
         if (placement.w, placement.h) != (tile.w, tile.h):
@@ -39,7 +38,7 @@ class OpenCvCompositor(TileCompositor):
                     y // part : (y + placement.h) // part, x // part : (x + placement.w) // part
                 ],
             )
-        decorate(canvas, picture, overlay)
+        decorate(canvas, picture, slot.overlay)
 
 
 def _whole(span: Span, part: int, length: int) -> tuple[int, int]:

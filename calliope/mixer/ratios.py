@@ -378,6 +378,9 @@ def shrink(
         fourth = at + min(y + 3, height - 1) * stride
         done = 0
         if min(first + p - 1, last) * pitch + left + width * p // q + REACH <= size:
+            for row in range(q):
+                for line in range(0, width, CACHE_LINE):
+                    prefetch(out, to + (q + row) * stride + line)
             shrink_rows(
                 ratio,
                 pixels,
