@@ -136,7 +136,7 @@ class MixerConfig:
     )
     renditions: tuple[str, ...] = option(
         ("720p:1200", "360p:400", "180p:120"),
-        "Sizes and bitrates of the picture, best first; each viewer gets the best its link carries.",
+        "Sizes and bitrates of the picture, best first; viewers get the best their link carries.",
         checked(
             _is_rendition,
             "HEIGHTp:KBPS with an even height of 90 to 2160 and 30 to 20000 kbit/s",
