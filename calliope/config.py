@@ -135,8 +135,8 @@ class MixerConfig:
         matching(r"grid|[A-Za-z_][\w.]*:[A-Za-z_]\w*", "grid or MODULE:FUNCTION"),
     )
     renditions: tuple[str, ...] = option(
-        ("720p:1200", "360p:400", "180p:150"),
-        "Sizes and bitrates of the picture, best first; viewers are sent the first one.",
+        ("720p:1200", "360p:400", "180p:120"),
+        "Sizes and bitrates of the picture, best first; viewers get the best their link carries.",
         checked(
             _is_rendition,
             "HEIGHTp:KBPS with an even height of 90 to 2160 and 30 to 20000 kbit/s",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from calliope import control
 from calliope.errors import ClientError, TooMany
+from calliope.ladder import Ladder, Link, Step
 from calliope.media import AudioSink, EncodedAudio, EncodedFrame, VideoFeed
 from calliope.mixer.scene import ViewName
 from calliope.seat import Role, Seat
@@ -18,14 +19,6 @@ if TYPE_CHECKING:
 
 Stream: TypeAlias = tuple[ViewName, str]
 """A view and the name of one of its renditions: what one viewer receives."""
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """What a session knows of its way to the browser: share of packets lost, round trip."""
-
-    loss: float = 0.0
-    rtt_ms: float = 0.0
 
 
 class Outlet(Protocol):
@@ -43,6 +36,16 @@ class Outlet(Protocol):
         """The receiver's own RTP timestamp (uint32) of a mixer's ``pts_90k``."""
 
     def link(self) -> Link: ...
+
+    def shape(self, pace_bps: int | None, padding_bps: int) -> None:
+        """Send pictures no faster than ``pace_bps`` (None: as fast as can be), and so much padding
+        beside them."""
+
+    def clear_video(self) -> None:
+        """Drop pictures that wait to be sent: those of another rendition follow."""
+
+    def limit_uplink(self, bps: int | None) -> None:
+        """Ask the client's video sender for at most so much, by its bandwidth estimate."""
 
     def end(self, code: str, reason: str) -> None:
         """End this session: the seat was taken over, its owner left, the server stops."""
@@ -77,6 +80,10 @@ class Member:
         self.view: control.ViewChoice = "auto"
         self.stream: Stream | None = None
         self.next_stream: Stream | None = None
+        self.held = False
+        """What it has is too much for its link: nothing, until the next stream's keyframe."""
+        self.ladder = Ladder(seat.rung)
+        self.step: Step | None = None
         self.channel_open = False
         self.stats_due_ns: int | None = None
         self.audio: AudioSink = room.audio_mixer.new_voice()

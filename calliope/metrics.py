@@ -20,6 +20,14 @@ class Metrics:
         r = self.registry
         self.rooms = Gauge("calliope_rooms", "Rooms open now", registry=r)
         self.sessions = Gauge("calliope_sessions", "Sessions by role", ["role"], registry=r)
+        self.viewers = Gauge(
+            "calliope_viewers", "Sessions that are sent a picture, by rendition", ["rendition"],
+            registry=r,
+        )  # fmt: skip
+        self.moves = Counter(
+            "calliope_rendition_moves", "Viewers moved to another rendition", ["direction"],
+            registry=r,
+        )  # fmt: skip
         self.joins = Counter("calliope_joins", "Sessions that connected", registry=r)
         self.refusals = Counter(
             "calliope_refusals", "Requests refused, by problem code", ["code"], registry=r

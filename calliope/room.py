@@ -15,6 +15,7 @@ from calliope import control
 from calliope.clock import Clock
 from calliope.config import Config
 from calliope.errors import Forbidden, NotFound, RoomFull
+from calliope.ladder import Ladder
 from calliope.mailbox import Mailbox
 from calliope.media import AudioSink, EncodedAudio, Post
 from calliope.member import JoinRequest, Member, Outlet
@@ -27,6 +28,8 @@ from calliope.uplink import Uplink, size_uplinks
 
 CHAT_KEPT = 100
 STATS_SPACING_NS = 2_000_000_000
+UPLINK_MIN_BPS = 30_000
+"""Left to a sender that is shown nowhere and has no channel: it must not think the link dead."""
 TICKS_WAITING = 16
 """Mixer ticks that may wait for an event loop that stands still: half a second of pictures."""
 
@@ -95,7 +98,9 @@ class Room:
         self.metrics = metrics
         self.members: set[Member] = set()
         self._config = config
-        self._top_rendition = config.mixer.renditions[0].partition(":")[0]
+        renditions = [text.partition(":") for text in config.mixer.renditions]
+        self._renditions = tuple(name for name, _, _ in renditions)
+        self._rungs_bps = tuple(int(kbps) * 1000 for _, _, kbps in renditions)
         self._canvas = canvas
         self._seats: dict[str, Seat] = {}
         self._next_id = 1
@@ -177,6 +182,7 @@ class Room:
             self.audio_mixer.set_gain(seat.id, member.voice_id, 0.0)
         else:
             seat.member, seat.lost_ns = member, None
+            member.ladder = Ladder(seat.rung)  # as its last session left it
             seat.name = member.new_name or seat.name
         if seat.role != "audience":
             self.audio_mixer.add(member.voice_id, member.audio)
@@ -249,10 +255,14 @@ class Room:
                 del self._seats[seat.id]
         self._follow_lead()
         self.refresh()
+        moving = False
         for member in self.members:
+            moving = self._adapt(member, now_ns) or moving
             if member.stats_due_ns is not None and now_ns >= member.stats_due_ns:
                 member.stats_due_ns = now_ns + STATS_SPACING_NS
                 self._send_stats(member)
+        if moving:
+            self._choose_streams()
 
     def close(self) -> None:
         """Stop the mixers; their threads end by themselves. The room is not used after that."""
@@ -298,6 +308,9 @@ class Room:
             member.send({"type": "speaking", "ids": sorted(self._speaking)})
         for source, uplink in member.seat.uplinks.items():
             member.send(uplink.message(source))
+        for sender in (member.seat.member, member.seat.screen):
+            if sender is not None:
+                sender.outlet.limit_uplink(None)  # it is told from now on
 
     def _layout_for(self, member: Member) -> dict[str, object] | None:
         layout = self._layouts.get(member.stream[0]) if member.stream else None
@@ -412,13 +425,40 @@ class Room:
             if not (member.is_connected and member.receives_video):
                 continue
             auto: ViewName = "presenter" if shared else "grid"
-            wanted = (auto if member.view == "auto" else member.view, self._top_rendition)
+            view = auto if member.view == "auto" else member.view
+            wanted = (view, self._renditions[member.ladder.rung])
             if wanted == member.stream:
-                member.next_stream = None
+                member.next_stream, member.held = None, False
             elif wanted != member.next_stream:
                 member.next_stream = wanted
                 self.video_mixer.request_keyframe(*wanted)
         self.refresh()
+
+    def _adapt(self, member: Member, now_ns: int) -> bool:
+        """Let a viewer's rendition follow its link; True when it is to move."""
+        if member.stream is None:
+            return False
+        ladder, before = member.ladder, member.ladder.rung
+        step = ladder.decide(now_ns, member.outlet.link(), self._needs_bps(member.stream[0]))
+        if step != member.step:
+            member.step = step
+            member.outlet.shape(step.pace_bps, step.padding_bps)
+        if step.rung == before:
+            return False
+        member.seat.rung = step.rung
+        self.metrics.moves.labels(direction="down" if step.rung > before else "up").inc()
+        if step.rung > before:
+            member.held = True  # more of it would only hold up the keyframe of the smaller one
+            member.outlet.clear_video()
+        return True
+
+    def _needs_bps(self, view: ViewName) -> tuple[int, ...]:
+        """The bitrates of a view's renditions: the first one's grows with the canvas."""
+        layout = self._layouts.get(view)
+        if layout is None or layout.canvas == self._canvas:
+            return self._rungs_bps
+        share = layout.canvas[0] * layout.canvas[1] / (self._canvas[0] * self._canvas[1])
+        return (round(self._rungs_bps[0] * max(1.0, share)), *self._rungs_bps[1:])
 
     def _note_skipped_frames(self, count: int) -> None:
         """The event loop stood still for too long: viewers lack frames, so they begin anew."""
@@ -440,13 +480,14 @@ class Room:
             waiting = frames.get(member.next_stream) if member.next_stream else None
             if waiting is not None and waiting.keyframe:
                 member.stream, member.next_stream = member.next_stream, None
+                member.held = False
                 moved = True
             if member.stream is None:
                 continue
             if member.stream[0] in changed or member.stream[0] != view_before:
                 self._send_layout(member, output.pts_90k)
             frame = frames.get(member.stream)
-            if frame is not None:
+            if frame is not None and not member.held:
                 member.outlet.send_video(frame)
         if moved:
             self.refresh()
@@ -475,8 +516,10 @@ class Room:
                     if uplink.kbps:
                         seat.resumed_ns[source] = self.clock.now_ns()
                     seat.uplinks[source] = uplink
-                    if seat.member is not None:
+                    if seat.member is not None and seat.member.channel_open:
                         seat.member.send(uplink.message(source))
+                    else:  # it cannot be told, but every sender heeds a bandwidth estimate
+                        member.outlet.limit_uplink(max(UPLINK_MIN_BPS, uplink.kbps * 1000))
 
     # -- the sound --------------------------------------------------------------------------------
 

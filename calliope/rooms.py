@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 from calliope.clock import Clock
 from calliope.config import Config
@@ -89,6 +90,15 @@ class Rooms:
                 if member.is_connected
             )
             self._metrics.sessions.labels(role=role).set(count)
+        watching = Counter(
+            member.stream[1]
+            for room in self._rooms.values()
+            for member in room.members
+            if member.stream is not None
+        )
+        for text in self._config.mixer.renditions:
+            name = text.partition(":")[0]
+            self._metrics.viewers.labels(rendition=name).set(watching[name])
 
     def join_mixers(self) -> None:
         """Wait for the mixer threads of closed rooms; blocks for about a tick."""

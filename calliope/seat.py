@@ -56,6 +56,8 @@ class Seat:
     spoke_ns: int = 0
     led_ns: int = 0
     lost_ns: int | None = None
+    rung: int = 0
+    """The rendition its last session had, by its place: the next one begins there."""
     uplinks: dict[str, Uplink] = field(default_factory=dict)
     resumed_ns: dict[str, int] = field(default_factory=dict)
 

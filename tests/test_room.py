@@ -12,8 +12,9 @@ import pytest
 from calliope.clock import FakeClock
 from calliope.config import Config, LimitsConfig
 from calliope.errors import BadRequest, RoomFull, Unavailable
+from calliope.ladder import Link
 from calliope.media import AudioPacket, AudioSink, EncodedAudio, EncodedFrame, Frame, VideoFeed
-from calliope.member import JoinRequest, Link, Member
+from calliope.member import JoinRequest, Member
 from calliope.metrics import Metrics
 from calliope.mixer.scene import Layout, Scene, TickOutput, Tile, ViewName
 from calliope.room import AudioDeliver
@@ -29,6 +30,9 @@ class FakeOutlet:
         self.video: list[EncodedFrame] = []
         self.audio: list[EncodedAudio] = []
         self.ended: list[str] = []
+        self.now = Link(loss=0.25, rtt_ms=12.34)
+        self.shapes: list[tuple[int | None, int]] = []
+        self.limits: list[int | None] = []
         self.log: list[str] = []
 
     def send_message(self, message: Mapping[str, object]) -> None:
@@ -46,7 +50,16 @@ class FakeOutlet:
         return (1000 + pts_90k) % 2**32
 
     def link(self) -> Link:
-        return Link(loss=0.25, rtt_ms=12.34)
+        return self.now
+
+    def shape(self, pace_bps: int | None, padding_bps: int) -> None:
+        self.shapes.append((pace_bps, padding_bps))
+
+    def clear_video(self) -> None:
+        self.log.append("clear")
+
+    def limit_uplink(self, bps: int | None) -> None:
+        self.limits.append(bps)
 
     def end(self, code: str, reason: str) -> None:
         assert reason.endswith(".")
@@ -416,6 +429,72 @@ def test_a_change_of_view_keeps_the_old_picture_until_the_new_ones_keyframe() ->
     house.video.tick(6000)
     assert len(ada.outlet.video) == 3
     assert house.video.scene.watched == {("speaker", "720p")}
+
+
+def watch(house: House, guest: Guest, *, seconds: float, estimate_bps: int) -> None:
+    """Let time pass over a picture of 1.2 Mbit/s and a viewer that reports this estimate."""
+    for _ in range(round(seconds * 5)):
+        house.clock.advance(ms=200)
+        sent = guest.outlet.now.sent_bytes + 30_000
+        guest.outlet.now = Link(estimate_bps=estimate_bps, sent_bytes=sent)
+        house.rooms.sweep()
+
+
+def test_who_has_a_narrow_link_gets_the_small_rendition_and_nobody_else() -> None:
+    house = House()
+    ada, grace = house.join("Ada"), house.join("Grace")
+    house.video.tick(0)
+    watch(house, ada, seconds=2, estimate_bps=1_500_000)
+    house.video.keyframes.clear()
+    watch(house, ada, seconds=1, estimate_bps=170_000)
+    assert house.video.keyframes == [("grid", "180p")]
+    assert house.video.scene.watched == {("grid", "720p"), ("grid", "180p")}
+    assert ada.outlet.log[-1] == "clear"
+    house.video.tick(3000, keyframe=False)
+    assert (len(ada.outlet.video), len(grace.outlet.video)) == (1, 2)  # no more of the large one
+    ada.member.receive('{"type":"stats","on":true}')
+    house.video.tick(6000)
+    house.rooms.sweep()
+    assert (len(ada.outlet.video), len(grace.outlet.video)) == (2, 3)
+    assert ada.outlet.of("stats")[-1]["rendition"] == "180p"
+    assert ada.outlet.shapes[-1] == (240_000, 0)
+    assert grace.outlet.shapes in ([], [(None, 0)])
+    again = house.join("Ada", previous=ada.secret)
+    assert again.member.ladder.rung == 2
+    assert house.video.keyframes[-1] == ("grid", "180p")
+
+
+def test_nobody_watching_a_rendition_lets_its_encoder_stop() -> None:
+    house = House()
+    ada = house.join("Ada")
+    house.video.tick(0)
+    watch(house, ada, seconds=2, estimate_bps=1_500_000)
+    watch(house, ada, seconds=1, estimate_bps=170_000)
+    house.video.tick(3000)
+    assert house.video.scene.watched == {("grid", "180p")}
+    # an estimate this high needs no probe
+    watch(house, ada, seconds=5, estimate_bps=9_000_000)
+    house.video.tick(6000)
+    watch(house, ada, seconds=2, estimate_bps=9_000_000)
+    house.video.tick(9000)
+    assert house.video.scene.watched == {("grid", "720p")}
+
+
+def test_a_sender_without_a_channel_is_limited_to_its_tile_by_its_estimate() -> None:
+    house = House()
+    obs = house.join("OBS", role="publisher", connect=False)
+    obs.member.connected()
+    ada = house.join("Ada")
+    house.video.tick(0)
+    house.video.tick(3000, layout=layout_of("p1", "p2"))
+    assert obs.outlet.limits[-1] is not None
+    assert 30_000 < obs.outlet.limits[-1] <= 2_500_000
+    assert set(ada.outlet.limits) == {None}
+    house.video.tick(6000, layout=layout_of("p2"))
+    assert obs.outlet.limits[-1] == 30_000
+    obs.member.channel_opened()
+    assert obs.outlet.limits[-1] is None
+    assert obs.outlet.of("uplink")[-1]["kbps"] == 0
 
 
 def test_audience_sees_and_chats_but_stands_in_no_list() -> None:

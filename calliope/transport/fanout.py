@@ -33,6 +33,7 @@ from aiortc.rtp import (
 )
 
 from calliope.clock import NS_PER_S
+from calliope.ladder import Report
 from calliope.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, EncodedAudio, EncodedFrame
 from calliope.metrics import Metrics
 from calliope.transport.aiortc_seams import MediaSender
@@ -43,6 +44,20 @@ SLICE_PACKETS = 16
 """Packets of one viewer sent in one go."""
 SLICE_S = 0.004
 """The pause between two slices: 16 packets of 1,200 bytes in 4 ms are 38 Mbit/s."""
+SLOW_SLICE_S = 0.02
+"""The pause between two slices to a viewer on a narrow link."""
+SLOW_QUEUE_FRAMES = 20
+"""Frames that may wait there: a keyframe takes a third of a second."""
+PAD_S = 0.02
+"""How often padding is sent, while there is any."""
+PAD_RECENT = 16
+"""Padding repeats the largest of so many packets sent last; older ones confuse receivers."""
+PAD_PACKETS = 16
+"""Packets of padding sent in one go, at most."""
+PAD_REPORT_S = 0.1
+"""Sender reports while padding: each lets the round trip be measured again."""
+PACKET_OVERHEAD = 38
+"""Bytes of a packet beside its payload: RTP header, extensions, SRTP tag."""
 HISTORY_PACKETS = 1024
 """Sent packets kept for retransmission: several keyframes."""
 RESENDS_MAX = 5
@@ -51,6 +66,10 @@ RESEND_GAP_NS = 20_000_000
 """A packet asked for twice within this is sent again once: the requests crossed."""
 RESEND_BUDGET = 200
 """Packets sent again to one viewer in one second, at most: NACKs cannot make us a flood."""
+RESEND_SHARE = 0.5
+RESEND_BITS = 9600
+"""On a narrow link, what is sent again takes at most this share of its pace, counted in packets of
+so many bits."""
 KEYFRAME_RETRY_NS = 500_000_000
 REPORT_S = 1.0
 _LOSS_WEIGHT = 0.3
@@ -66,6 +85,7 @@ class RtpStream:
 
     ``loss`` is the smoothed share of packets lost (0 to 1), ``rtt_ms`` the smoothed round trip,
     ``estimate_bps`` the receiver's last bandwidth estimate (REMB); None until reported.
+    ``report`` is the last receiver report.
     """
 
     def __init__(self, clock_hz: int) -> None:
@@ -78,6 +98,8 @@ class RtpStream:
         self.octets = 0
         self.loss = 0.0
         self.rtt_ms: float | None = None
+        self.report: Report | None = None
+        self._last_lsr = 0
         self.estimate_bps: int | None = None
         self._report: asyncio.TimerHandle | None = None
 
@@ -109,13 +131,25 @@ class RtpStream:
     def receive_report(self, report: RtcpReceiverInfo) -> None:
         """What the receiver says of our packets (RFC 3550 section 6.4.1)."""
         self.loss += _LOSS_WEIGHT * (report.fraction_lost / 256 - self.loss)
-        if report.lsr and self.sender is not None:
-            now = (self.sender.timeline.ntp_now() >> 16) & _U32
+        sender = self.sender
+        if sender is None:
+            return
+        rtt_ms = None
+        if report.lsr:
+            now = (sender.timeline.ntp_now() >> 16) & _U32
             rtt = (now - report.lsr - report.dlsr) & _U32  # in 1/65536 s
             if rtt < 60 << 16:
                 rtt_ms = rtt * 1000 / 65536
                 old_ms = rtt_ms if self.rtt_ms is None else self.rtt_ms
                 self.rtt_ms = old_ms + _RTT_WEIGHT * (rtt_ms - old_ms)
+        fresh, self._last_lsr = report.lsr != self._last_lsr, report.lsr
+        self.report = Report(
+            at_ns=sender.timeline.now_ns(),
+            lost=report.packets_lost,
+            highest=report.highest_sequence,
+            sent_packets=self.packets,
+            rtt_ms=rtt_ms if fresh else None,  # else it is the same packet's way once more
+        )
 
     def receive_rtcp(self, packet: AnyRtcpPacket) -> None:
         """Reports about this stream; others are passed over."""
@@ -132,6 +166,12 @@ class RtpStream:
                 return
             if self.sender.ssrc in ssrcs:
                 self.estimate_bps = estimate_bps
+
+    def report_now(self) -> None:
+        """Send a report ahead of its time, once there was media to report about."""
+        if self._report is not None:
+            self._report.cancel()
+            self._send_report()
 
     def _send_report(self) -> None:
         sender = self.sender
@@ -212,6 +252,19 @@ class _History:
                 return timestamp, index == len(payloads) - 1, payloads[index]
         raise LookupError(sequence)
 
+    def largest(self, count: int) -> int | None:
+        """The number of the largest of the ``count`` packets sent last; None before the first."""
+        found, size = None, -1
+        for first, _, payloads, begin, end in reversed(self._runs):
+            taken = min(count, end - begin)
+            for offset in range(end - begin - taken, end - begin):
+                if len(payloads[begin + offset]) > size:
+                    found, size = (first + offset) & 0xFFFF, len(payloads[begin + offset])
+            count -= taken
+            if count <= 0:
+                break
+        return found
+
     def may_resend(self, sequence: int, now_ns: int) -> bool:
         """Whether this packet may be sent again now; counts it if so."""
         at_ns, times = self._resent.get(sequence, (0, 0))
@@ -243,6 +296,13 @@ class VideoOut:
         self._rtx_sequence = random.getrandbits(15)
         self._resend_allowance = float(RESEND_BUDGET)
         self._resend_ns = 0
+        self._bytes = 0  # of all that was sent, padding and what was sent again too
+        self._pace_bps: int | None = None
+        self._pad_bps = 0
+        self._pad_credit = 0.0  # bytes of padding that are due
+        self._pad_ns = 0
+        self._pad_timer: asyncio.TimerHandle | None = None
+        self._pad_reported_ns = 0
         self._closed = False
 
     @property
@@ -261,8 +321,48 @@ class VideoOut:
         return self._stream.estimate_bps
 
     @property
+    def report(self) -> Report | None:
+        """The viewer's last report."""
+        return self._stream.report
+
+    @property
     def packets_sent(self) -> int:
         return self._stream.packets
+
+    @property
+    def bytes_sent(self) -> int:
+        """All that went to this viewer: the picture, what was sent again, padding."""
+        return self._bytes
+
+    @property
+    def can_pad(self) -> bool:
+        """Whether the viewer takes padding: as packets sent again (RFC 4588)."""
+        return self._extensions is not None and self._sender.rtx_payload_type is not None
+
+    def pace(self, bps: int | None) -> None:
+        """Send no faster than this from now on: for a link that is narrow (None: it is not)."""
+        self._pace_bps = bps
+
+    def pad(self, bps: int) -> None:
+        """Send so much padding beside the picture from now on, to find what the link carries.
+
+        Padding repeats packets just sent, which receivers throw away. Nothing happens where the
+        viewer has not negotiated retransmission.
+        """
+        self._pad_bps = bps if self.can_pad else 0
+        if self._pad_bps and self._pad_timer is None:
+            self._pad_ns = self._sender.timeline.now_ns()
+            self._pad_credit = 0.0
+            self._schedule_padding()
+
+    def clear(self) -> None:
+        """The viewer gets another stream, from its keyframe on: drop what waits for the pacer.
+
+        Nothing of before is sent again either: on a link that carried too little of it, that would
+        only keep the keyframe waiting.
+        """
+        self._drop_waiting("superseded")
+        self._history = _History()
 
     def rtp_timestamp(self, pts_90k: int) -> int:
         """This viewer's RTP timestamp (uint32) of a mixer's ``pts_90k``."""
@@ -284,7 +384,7 @@ class VideoOut:
         if frame.keyframe and self._queue:
             # Whatever still waits behind the pacer is not needed any more, save what has begun.
             self._drop_waiting("superseded")
-        if len(self._queue) >= QUEUE_FRAMES:
+        if len(self._queue) >= (QUEUE_FRAMES if self._pace_bps is None else SLOW_QUEUE_FRAMES):
             self._drop("overflow", 1)
             self._drop_waiting("overflow")
             self._awaits_keyframe = True
@@ -314,6 +414,9 @@ class VideoOut:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._pad_timer is not None:
+            self._pad_timer.cancel()
+            self._pad_timer = None
         self._stream.stop()
 
     def receive_rtcp(self, packet: AnyRtcpPacket) -> None:
@@ -357,7 +460,10 @@ class VideoOut:
         self._timer = None
         if self._extensions is None:
             return
-        budget = SLICE_PACKETS
+        budget, pause_s = SLICE_PACKETS, SLICE_S
+        if self._pace_bps is not None:
+            budget, pause_s = max(1, round(self._pace_bps * SLOW_SLICE_S / 9600)), SLOW_SLICE_S
+        before = self._bytes
         while self._queue and budget:
             frame = self._queue[0]
             end = min(len(frame.payloads), self._at + budget)
@@ -368,7 +474,9 @@ class VideoOut:
                 self._queue.popleft()
                 self._at = 0
         if self._queue:
-            self._timer = asyncio.get_running_loop().call_later(SLICE_S, self._send_slice)
+            if self._pace_bps is not None:
+                pause_s = (self._bytes - before) * 8 / self._pace_bps
+            self._timer = asyncio.get_running_loop().call_later(pause_s, self._send_slice)
 
     def _send(self, frame: EncodedFrame, begin: int, end: int) -> None:
         """Send payloads ``begin`` to ``end`` of a frame."""
@@ -383,15 +491,20 @@ class VideoOut:
         self._history.add(stream.sequence, timestamp, frame, begin, end)
         sender.media_transport.send_rtp(header, stream.sequence, payloads, ends_frame=end == whole)
         stream.sequence = (stream.sequence + end - begin) & 0xFFFF
-        stream.note_sent(frame.pts_90k, end - begin, sum(map(len, payloads)))
+        octets = sum(map(len, payloads))
+        self._bytes += octets + (end - begin) * PACKET_OVERHEAD
+        stream.note_sent(frame.pts_90k, end - begin, octets)
 
     def _resend(self, lost: list[int]) -> None:
         """Send again what was asked for and may be (RFC 4588 where negotiated)."""
         sender, extensions = self._sender, self._extensions
         assert extensions is not None
         now_ns = sender.timeline.now_ns()
-        earned = (now_ns - self._resend_ns) * RESEND_BUDGET / NS_PER_S
-        self._resend_allowance = min(RESEND_BUDGET, self._resend_allowance + earned)
+        budget = float(RESEND_BUDGET)
+        if self._pace_bps is not None:
+            budget = min(budget, RESEND_SHARE * self._pace_bps / RESEND_BITS)
+        earned = (now_ns - self._resend_ns) * budget / NS_PER_S
+        self._resend_allowance = min(budget, self._resend_allowance + earned)
         self._resend_ns = now_ns
         block = extensions.write(sender.timeline.ntp_now())
         refused: Counter[str] = Counter()
@@ -407,16 +520,50 @@ class VideoOut:
                 refused["resend_limit"] += 1
                 continue
             self._resend_allowance -= 1
-            timestamp, marker, payload = self._history.find(number)
-            kind, ssrc = sender.payload_type, sender.ssrc
-            if sender.rtx_payload_type is not None:
-                payload = _SEQUENCE.pack(number) + payload
-                kind, number, ssrc = sender.rtx_payload_type, self._rtx_sequence, sender.rtx_ssrc
-                self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
-            header = _HEADER.pack(extensions.first_byte, kind, number, timestamp, ssrc)
-            sender.media_transport.send_rtp(header + block, number, (payload,), ends_frame=marker)
+            self._send_again(number, block)
         for why, count in refused.items():
             self._drop(why, count)
+
+    def _send_again(self, number: int, block: bytes) -> int:
+        """Send once more what was sent under this number; returns its size in bytes."""
+        sender, extensions = self._sender, self._extensions
+        assert extensions is not None
+        timestamp, marker, payload = self._history.find(number)
+        kind, ssrc = sender.payload_type, sender.ssrc
+        if sender.rtx_payload_type is not None:
+            payload = _SEQUENCE.pack(number) + payload
+            kind, number, ssrc = sender.rtx_payload_type, self._rtx_sequence, sender.rtx_ssrc
+            self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
+        header = _HEADER.pack(extensions.first_byte, kind, number, timestamp, ssrc)
+        sender.media_transport.send_rtp(header + block, number, (payload,), ends_frame=marker)
+        size = len(payload) + PACKET_OVERHEAD
+        self._bytes += size
+        return size
+
+    def _schedule_padding(self) -> None:
+        self._pad_timer = asyncio.get_running_loop().call_later(PAD_S, self._send_padding)
+
+    def _send_padding(self) -> None:
+        """Send the padding that is due, spread evenly, and come again."""
+        self._pad_timer = None
+        if self._extensions is None or not self._pad_bps:
+            return
+        now_ns = self._sender.timeline.now_ns()
+        self._pad_credit += self._pad_bps * (now_ns - self._pad_ns) / (8 * NS_PER_S)
+        self._pad_ns = now_ns
+        if now_ns - self._pad_reported_ns >= PAD_REPORT_S * NS_PER_S:
+            self._pad_reported_ns = now_ns
+            self._stream.report_now()
+        number = self._history.largest(PAD_RECENT)
+        if number is not None:
+            block = self._extensions.write(self._sender.timeline.ntp_now())
+            for _ in range(PAD_PACKETS):
+                if self._pad_credit <= 0:
+                    break
+                self._pad_credit -= self._send_again(number, block)
+            else:
+                self._pad_credit = 0.0  # small packets only: what is due would never be sent
+        self._schedule_padding()
 
 
 class AudioOut:

@@ -20,8 +20,9 @@ from calliope import control
 from calliope.clock import NS_PER_S, Clock
 from calliope.config import Config
 from calliope.errors import BadOffer, ClientError, NotFound, TooMany, Unavailable, Unprocessable
+from calliope.ladder import Link
 from calliope.media import EncodedAudio, EncodedFrame
-from calliope.member import JoinRequest, Link, Member
+from calliope.member import JoinRequest, Member
 from calliope.metrics import Metrics
 from calliope.rooms import Rooms
 from calliope.transport import sdp
@@ -227,8 +228,27 @@ class Session:
         return self._video_out.rtp_timestamp(pts_90k)
 
     def link(self) -> Link:
-        out = self._video_out if self._video_out.packets_sent else self._audio_out
-        return Link(loss=out.loss, rtt_ms=out.rtt_ms or 0.0)
+        video = self._video_out
+        out = video if video.packets_sent else self._audio_out
+        return Link(
+            loss=out.loss,
+            rtt_ms=out.rtt_ms or 0.0,
+            report=video.report,
+            estimate_bps=video.estimate_bps,
+            sent_bytes=video.bytes_sent,
+            can_pad=video.can_pad,
+        )
+
+    def shape(self, pace_bps: int | None, padding_bps: int) -> None:
+        self._video_out.pace(pace_bps)
+        self._video_out.pad(padding_bps)
+
+    def clear_video(self) -> None:
+        self._video_out.clear()
+
+    def limit_uplink(self, bps: int | None) -> None:
+        if self._video_in is not None:
+            self._video_in.limit_bps = bps
 
     def end(self, code: str, reason: str) -> None:  # noqa: ARG002 - the room has said why
         logger.debug("A session ends: %s", code)

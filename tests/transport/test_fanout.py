@@ -255,6 +255,82 @@ async def test_nacks_cannot_make_a_flood(viewer: Viewer) -> None:
     viewer.out.close()
 
 
+async def test_padding_repeats_what_was_just_sent_at_the_rate_asked_for(viewer: Viewer) -> None:
+    viewer.out.started()
+    viewer.out.push(EncodedFrame((b"a" * 200, b"b" * 1100, b"c" * 50), True, 0))
+    viewer.out.pad(1_000_000)
+    reports = len(viewer.sender.rtcp)
+    for sent in range(4, 30):
+        await until(lambda sent=sent: len(viewer.sender.packets) >= sent or advance(viewer))  # type: ignore[misc]
+    media, padding = viewer.sent()[:3], viewer.sent()[3:]
+    assert {p.ssrc for p in padding} == {12}
+    numbers = [p.sequence_number for p in padding]
+    assert numbers == [(numbers[0] + n) & 0xFFFF for n in range(len(numbers))]
+    again = unwrap_rtx(padding[0], payload_type=96, ssrc=11)
+    assert (again.sequence_number, again.payload) == (media[1].sequence_number, b"b" * 1100)
+    assert len(viewer.sender.rtcp) > reports  # round trips are measured meanwhile
+    seconds = (viewer.clock.now_ns() - 1_000_000_000) / 1e9
+    assert abs(sum(map(len, viewer.sender.packets[3:])) * 8 / seconds / 1_000_000 - 1) < 0.25
+    viewer.out.pad(0)
+    await asyncio.sleep(2 * fanout.PAD_S)
+    before = len(viewer.sender.packets)
+    viewer.clock.advance(s=1)
+    await asyncio.sleep(2 * fanout.PAD_S)
+    assert len(viewer.sender.packets) == before
+    viewer.out.close()
+
+
+def advance(viewer: Viewer) -> bool:
+    """A little more time on the viewer's clock; it is not yet what is waited for."""
+    viewer.clock.advance(ms=5)
+    return False
+
+
+async def test_who_does_not_take_padding_gets_none() -> None:
+    viewer = Viewer(rtx=False)
+    viewer.out.started()
+    assert not viewer.out.can_pad
+    viewer.out.push(frame(3, keyframe=True))
+    viewer.out.pad(1_000_000)
+    viewer.clock.advance(s=1)
+    await asyncio.sleep(2 * fanout.PAD_S)
+    assert len(viewer.sender.packets) == 3
+    viewer.out.close()
+
+
+async def test_a_narrow_link_gets_a_keyframe_little_by_little_and_whole(viewer: Viewer) -> None:
+    viewer.out.started()
+    viewer.out.pace(2_000_000)
+    viewer.out.push(EncodedFrame(tuple(bytes((n,)) * 1200 for n in range(20)), True, 0))
+    assert 1 <= len(viewer.sender.packets) <= 4
+    for pts in range(1, 12):  # more than a wide link's queue holds
+        viewer.out.push(frame(1, keyframe=False, pts_90k=3000 * pts))
+    await until(lambda: len(viewer.sender.packets) == 31)
+    assert dropped(viewer.metrics, "video_out", "overflow") == 0
+    assert [p.payload[:1] for p in viewer.sent()[:20]] == [bytes((n,)) for n in range(20)]
+    viewer.out.close()
+
+
+async def test_behind_a_change_of_stream_nothing_of_the_old_one_is_sent(viewer: Viewer) -> None:
+    viewer.out.started()
+    viewer.out.pace(1_000_000)
+    viewer.out.push(frame(1, keyframe=True))
+    viewer.out.push(EncodedFrame((b"x" * 1200,) * 9, False, 3000))
+    viewer.out.push(frame(1, keyframe=False, pts_90k=6000))
+    wanted = [p.sequence_number for p in viewer.sent()]
+    viewer.out.clear()
+    viewer.out.receive_rtcp(nack(*wanted))
+    assert dropped(viewer.metrics, "video_out", "resend_gone") == len(wanted)
+    viewer.out.push(frame(2, keyframe=True, pts_90k=9000))
+    await until(lambda: viewer.sent()[-1].payload == b"9000/1")
+    numbers = [p.sequence_number for p in viewer.sent()]
+    assert numbers == [(numbers[0] + n) & 0xFFFF for n in range(len(numbers))]
+    assert b"6000/0" not in [p.payload for p in viewer.sent()]
+    viewer.out.receive_rtcp(nack(numbers[-1]))
+    assert viewer.sent()[-1].ssrc == 12
+    viewer.out.close()
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -322,6 +398,10 @@ async def test_reports_tell_loss_round_trip_and_estimate(viewer: Viewer) -> None
     assert 0.45 < viewer.out.loss < 0.51
     assert viewer.out.rtt_ms is not None
     assert 490 < viewer.out.rtt_ms < 5000
+    told = viewer.out.report
+    assert told is not None
+    assert (told.lost, told.highest, told.sent_packets) == (1, 1, 1)
+    assert told.rtt_ms is None  # of one sender report there is one round trip, not twenty
     remb = RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=5, media_ssrc=0, fci=pack_remb_fci(200_000, [11]))
     viewer.out.receive_rtcp(remb)
     assert viewer.out.estimate_bps == 200_000
