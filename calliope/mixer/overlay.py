@@ -51,6 +51,9 @@ class Caption(NamedTuple):
     avatar: bool
 
 
+_NO_INK: Plane = np.zeros(0, np.uint8)
+_NO_BOXES = np.zeros(0, np.int64)
+
 Ask: TypeAlias = Callable[[], Mask | None]
 """Asks a label source for one mask."""
 
@@ -69,7 +72,7 @@ class Overlay:
 
 def clear() -> Overlay:
     """An overlay with nothing in it."""
-    return Overlay(np.zeros(0, np.uint8), np.zeros(0, np.int64))
+    return Overlay(_NO_INK, _NO_BOXES)
 
 
 def draw(caption: Caption, labels: LabelSource) -> Overlay:
@@ -205,7 +208,10 @@ class _Drawing:
         self.sprites.append(disc)
 
     def plate(self) -> None:
-        """The name on a darker plate at the bottom left, the muted mark before it."""
+        """The name on a darker plate at the bottom left, the muted mark before it.
+
+        It comes whole: while the name is not rasterised yet there is no plate to draw twice.
+        """
         caption = self.caption
         text, margin, side, height, icon = self.lengths
         room = caption.width - 2 * margin - 2 * side
@@ -217,6 +223,8 @@ class _Drawing:
         name = None
         if caption.name and room - before >= text:
             name = self._ask(partial(self.labels.label, caption.name, text, room - before))
+            if name is None:
+                return
         if muted is None and name is None:
             return
         before = 0 if muted is None else icon
@@ -238,10 +246,11 @@ class _Drawing:
     def finish(self) -> Overlay:
         """All that was drawn, in one buffer."""
         missing = tuple(self.missing)
+        if not self.sprites:
+            return Overlay(_NO_INK, _NO_BOXES, missing)
         if len(self.sprites) == 1:
             (only,) = self.sprites
             return Overlay(only.ink, np.array(only.box, np.int64), missing)
         inks = [sprite.ink for sprite in self.sprites]
         boxes = [length for sprite in self.sprites for length in sprite.box]
-        ink = np.concatenate(inks) if inks else np.empty(0, np.uint8)
-        return Overlay(ink, np.array(boxes, np.int64), missing)
+        return Overlay(np.concatenate(inks), np.array(boxes, np.int64), missing)
