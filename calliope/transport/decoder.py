@@ -130,11 +130,10 @@ class Decoder:
                     context = _open(codec, self._max_pixels)
                 check_size(frame, self._max_pixels)
                 for picture in context.decode(av.Packet(frame.data)):
-                    if codec == "VP8":
-                        # The decoder takes "no clamping needed" (RFC 6386 section 9.2) for full
-                        # range, which VP8 does not have.
-                        picture.color_range = ColorRange.MPEG
-                    y, u, v = read_planes(picture)
+                    # For VP8 the decoder takes "no clamping needed" (RFC 6386 section 9.2) for
+                    # full range, which VP8 does not have: its pictures are always what is wanted.
+                    wanted = picture if codec == "VP8" else to_i420(picture)
+                    y, u, v = read_planes(wanted)
                     self._ring.write(y, u, v, frame.arrived_ns)
                     if not seen:
                         seen = True
@@ -164,25 +163,32 @@ def check_size(frame: CodedFrame, max_pixels: int) -> None:
             )
 
 
-def read_planes(picture: VideoFrame) -> tuple[Plane, Plane, Plane]:
-    """The picture's planes as limited-range BT.601 I420, without a copy where it is that already.
+def to_i420(picture: VideoFrame) -> VideoFrame:
+    """The picture as limited-range BT.601 I420; the very same where it is that already.
 
     H264 says in its headers where it is not (OBS, Safari: BT.709; some phones: full range); swscale
     converts then, for about 4 ms a 720p picture.
     """
     full_range = picture.color_range == ColorRange.JPEG
     bt709 = picture.colorspace == Colorspace.ITU709
-    if full_range or bt709 or picture.format.name != "yuv420p":
-        picture = picture.reformat(
-            format="yuv420p",
-            dst_color_range=ColorRange.MPEG,
-            dst_colorspace=Colorspace.ITU601 if bt709 else None,
-        )
-    return _plane(picture.planes[0]), _plane(picture.planes[1]), _plane(picture.planes[2])
+    if not full_range and not bt709 and picture.format.name == "yuv420p":
+        return picture
+    return picture.reformat(
+        format="yuv420p",
+        dst_color_range=ColorRange.MPEG,
+        dst_colorspace=Colorspace.ITU601 if bt709 else None,
+    )
+
+
+def read_planes(picture: VideoFrame) -> tuple[Plane, Plane, Plane]:
+    """The planes of an I420 picture, in its own memory."""
+    y, u, v = picture.planes  # each look at it makes them anew
+    return _plane(y), _plane(u), _plane(v)
 
 
 def _plane(plane: VideoPlane) -> Plane:
-    rows: Plane = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    pitch = plane.line_size
+    rows: Plane = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, pitch)
     return rows[: plane.height, : plane.width]
 
 
