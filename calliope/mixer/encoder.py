@@ -15,6 +15,9 @@ from calliope.mixer.canvas import Canvas
 KEYFRAME_SPACING_90K = VIDEO_CLOCK_HZ // 2
 """Keyframe requests closer together than this are answered by one keyframe (2 a second)."""
 
+SMALL_PIXELS = 640 * 480
+"""Up to here pictures are cheap, and more care shows: see docs/decisions.md."""
+
 _SCREEN_OPTIONS = {
     # Scrolling through a full 1080p page of 12-pixel text at 15 fps and 2.7 Mbit/s: with a
     # quantiser of up to 56 and no drops it comes at 25 dB and takes 15 Mbit/s; with these, 30 dB
@@ -100,8 +103,8 @@ class VideoEncoder:
         context.options = {
             "deadline": "realtime",
             # Fixed speed: a positive value lets libvpx choose by wall-clock time, which a busy
-            # machine makes random. -12 costs 12% less than -6 at the same PSNR (docs/decisions.md).
-            "cpu-used": "-12",
+            # machine makes random.
+            "cpu-used": "-12" if rendition.width * rendition.height > SMALL_PIXELS else "-8",
             "lag-in-frames": "0",
             "minrate": bits,
             "maxrate": bits,  # equal to minrate: constant bitrate
