@@ -28,8 +28,8 @@ class Placement:
 def place(width: int, height: int, tile_width: int, tile_height: int, fit: Fit) -> Placement:
     """Fit a source into a tile: ``crop`` fills it and cuts evenly, ``contain`` shows all of it.
 
-    Where cutting off another thirtieth brings the scale to 1 or to one of ``RATIOS``, that is
-    done: the picture is sharper (each output covers the same shape of samples) and made sooner.
+    Where cutting off another fiftieth brings the scale to 1 or to one of ``RATIOS``, that is done:
+    the picture is sharper (each output covers the same shape of samples) and made sooner.
     """
     wide = width * tile_height - height * tile_width  # > 0: the source is the wider one
     if fit == "contain":
@@ -41,9 +41,11 @@ def place(width: int, height: int, tile_width: int, tile_height: int, fit: Fit) 
         x, y = (tile_width - w) // 4 * 2, (tile_height - h) // 4 * 2
         return Placement(x, y, w, h, Span(0, width, 1), Span(0, height, 1))
     for p, q in ((1, 1), *RATIOS):
-        if _is_near(tile_width * p, width * q) and _is_near(tile_height * p, height * q):
-            columns = Span(_middle(width * q, tile_width * p, q), tile_width * p, q)
-            rows = Span(_middle(height * q, tile_height * p, q), tile_height * p, q)
+        across, down = tile_width * p, tile_height * p  # the part seen, in q-ths of a sample
+        fits = across <= width * q and down <= height * q
+        if fits and (50 * across >= 49 * width * q or 50 * down >= 49 * height * q):
+            columns = Span(_middle(width * q, across, q), across, q)
+            rows = Span(_middle(height * q, down, q), down, q)
             return Placement(0, 0, tile_width, tile_height, columns, rows)
     columns, rows = Span(0, width, 1), Span(0, height, 1)
     if wide > 0:
@@ -55,10 +57,6 @@ def place(width: int, height: int, tile_width: int, tile_height: int, fit: Fit) 
 
 def _nearest_even(numerator: int, denominator: int, limit: int) -> int:
     return min(limit, max(2, 2 * round(numerator / (2 * denominator))))
-
-
-def _is_near(wanted: int, available: int) -> bool:
-    return wanted <= available and 30 * (available - wanted) <= available
 
 
 def _middle(available: int, wanted: int, scale: int) -> int:

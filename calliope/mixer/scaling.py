@@ -309,8 +309,28 @@ def put_few(target: Plane, at: int, below: int, count: int, made: Bytes, spill: 
         put_byte(target, below + lane, byte_at(spill, 8 + lane))
 
 
-@kernel
-def columns_once(
+@kernel(inline=True)
+def gather_eight(way: int, line: Line, base: Starts, picks: Plane, weight: Line, x: int) -> Words:
+    """Eight outputs in the way that :class:`~calliope.mixer.resample.Columns` says."""
+    if way == ONE_GATHER:
+        return gather_once(line, base, picks, weight, x)
+    if way == TWO_GATHERS:
+        return gather_twice(line, base, picks, weight, x)
+    return gather_pairs(line, base, picks, weight, x)
+
+
+@kernel(inline=True)
+def gather_two_rows(
+    way: int, upper: Line, lower: Line, base: Starts, picks: Plane, weight: Line, x: int
+) -> Bytes:
+    """Eight outputs of one line, then the eight below them."""
+    words = gather_eight(way, upper, base, picks, weight, x)
+    return centre_bytes(pack_bytes(words, gather_eight(way, lower, base, picks, weight, x)))
+
+
+@kernel(inline=True)
+def gather_columns(
+    way: int,
     upper: Line,
     lower: Line,
     base: Starts,
@@ -325,83 +345,17 @@ def columns_once(
     ahead: int,
     pace: int,
 ) -> None:
-    """The column pass for two lines with :func:`gather_once`; see :func:`sum_columns`."""
+    """The column pass for two lines; what comes next of ``pixels`` is called into the cache."""
     for x in range(0, count - 7, 8):
         prefetch(pixels, ahead)
         prefetch(pixels, ahead + CACHE_LINE)
         ahead += pace
-        words = gather_once(upper, base, picks, weight, x)
-        made = centre_bytes(pack_bytes(words, gather_once(lower, base, picks, weight, x)))
+        made = gather_two_rows(way, upper, lower, base, picks, weight, x)
         store_low(target, at + x, made)
         store_high(target, below + x, made)
     if count & 7:
         x = count & ~7
-        words = gather_once(upper, base, picks, weight, x)
-        made = centre_bytes(pack_bytes(words, gather_once(lower, base, picks, weight, x)))
-        put_few(target, at + x, below + x, count & 7, made, spill)
-
-
-@kernel
-def columns_twice(
-    upper: Line,
-    lower: Line,
-    base: Starts,
-    picks: Plane,
-    weight: Line,
-    target: Plane,
-    at: int,
-    below: int,
-    count: int,
-    spill: Plane,
-    pixels: Plane,
-    ahead: int,
-    pace: int,
-) -> None:
-    """The column pass for two lines with :func:`gather_twice`; see :func:`sum_columns`."""
-    for x in range(0, count - 7, 8):
-        prefetch(pixels, ahead)
-        prefetch(pixels, ahead + CACHE_LINE)
-        ahead += pace
-        words = gather_twice(upper, base, picks, weight, x)
-        made = centre_bytes(pack_bytes(words, gather_twice(lower, base, picks, weight, x)))
-        store_low(target, at + x, made)
-        store_high(target, below + x, made)
-    if count & 7:
-        x = count & ~7
-        words = gather_twice(upper, base, picks, weight, x)
-        made = centre_bytes(pack_bytes(words, gather_twice(lower, base, picks, weight, x)))
-        put_few(target, at + x, below + x, count & 7, made, spill)
-
-
-@kernel
-def columns_pairs(
-    upper: Line,
-    lower: Line,
-    base: Starts,
-    picks: Plane,
-    weight: Line,
-    target: Plane,
-    at: int,
-    below: int,
-    count: int,
-    spill: Plane,
-    pixels: Plane,
-    ahead: int,
-    pace: int,
-) -> None:
-    """The column pass for two lines with :func:`gather_pairs`; see :func:`sum_columns`."""
-    for x in range(0, count - 7, 8):
-        prefetch(pixels, ahead)
-        prefetch(pixels, ahead + CACHE_LINE)
-        ahead += pace
-        words = gather_pairs(upper, base, picks, weight, x)
-        made = centre_bytes(pack_bytes(words, gather_pairs(lower, base, picks, weight, x)))
-        store_low(target, at + x, made)
-        store_high(target, below + x, made)
-    if count & 7:
-        x = count & ~7
-        words = gather_pairs(upper, base, picks, weight, x)
-        made = centre_bytes(pack_bytes(words, gather_pairs(lower, base, picks, weight, x)))
+        made = gather_two_rows(way, upper, lower, base, picks, weight, x)
         put_few(target, at + x, below + x, count & 7, made, spill)
 
 
@@ -477,54 +431,22 @@ def scale(source: Plane, plan: Plane, target: Plane, at: int, stride: int, scrat
         sum_rows(pixels, middle, pitch, under, taps, exact, wide, lower, first, last)
         ahead = middle + taps * pitch + first
         to, below = at + row * stride, at + other * stride
+        # Each way is named, so that the compiler makes a loop for it without a choice inside.
         if way == ONE_GATHER:
-            columns_once(
-                upper,
-                lower,
-                base,
-                picks,
-                weight,
-                target,
-                to,
-                below,
-                count,
-                scratch,
-                pixels,
-                ahead,
-                pace,
-            )
+            gather_columns(
+                ONE_GATHER, upper, lower, base, picks, weight, target, to, below, count, scratch,
+                pixels, ahead, pace,
+            )  # fmt: skip
         elif way == TWO_GATHERS:
-            columns_twice(
-                upper,
-                lower,
-                base,
-                picks,
-                weight,
-                target,
-                to,
-                below,
-                count,
-                scratch,
-                pixels,
-                ahead,
-                pace,
-            )
+            gather_columns(
+                TWO_GATHERS, upper, lower, base, picks, weight, target, to, below, count, scratch,
+                pixels, ahead, pace,
+            )  # fmt: skip
         elif way == PAIRS:
-            columns_pairs(
-                upper,
-                lower,
-                base,
-                picks,
-                weight,
-                target,
-                to,
-                below,
-                count,
-                scratch,
-                pixels,
-                ahead,
-                pace,
-            )
+            gather_columns(
+                PAIRS, upper, lower, base, picks, weight, target, to, below, count, scratch,
+                pixels, ahead, pace,
+            )  # fmt: skip
         else:
             columns_blocks(upper, lower, base, weight, loads, target, to, below, count, scratch)
 
