@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run demo test bench lint format types wheel lock clean
+.PHONY: help run demo test bench load lint format types wheel lock clean
 
 ARGS ?=
 PY := .venv/bin/python
@@ -35,6 +35,9 @@ bench: $(TEST_READY) ## run every benchmark; results also in artefacts/bench.jso
 	@mkdir -p artefacts
 	@$(PY) -m pytest bench -o python_files='bench_*.py' --benchmark-sort=name \
 	    --benchmark-columns=min,median,stddev,rounds --benchmark-json=artefacts/bench.json $(ARGS)
+
+load: $(TEST_READY) ## measure whole calls against their goals; ARGS="--quick" for two minutes
+	@$(PY) -m bench.load $(ARGS)
 
 lint: $(TEST_READY) ## check style and format
 	@$(PY) -m ruff check .

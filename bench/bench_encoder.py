@@ -40,7 +40,11 @@ Encode = Callable[[Canvas, int], bytes]
 
 @pytest.fixture(scope="module")
 def canvases() -> list[Canvas]:
-    """Sixteen consecutive pictures of a room of nine."""
+    return room_of_nine()
+
+
+def room_of_nine() -> list[Canvas]:
+    """Sixteen consecutive 720p pictures of a room of nine."""
     people = [Person(str(seat), f"Person {seat}") for seat in range(9)]
     tiles = grid(people, (1280, 720))
     cameras = [camera(seed, 640, 360, count=16) for seed in range(9)]

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 
 from calliope.bots.crowd import BotReport, Crowd, Options, Report, run_bots
 from calliope.bots.studio import Studio
@@ -58,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--watch", action="store_true",
         help="measure delays: numbers drawn into the pictures, pips in the sound, one who decodes",
     )  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", help="write the report there as well")
     parser.add_argument("--insecure", action="store_true", help="accept a self-signed certificate")
 
 
@@ -80,6 +84,8 @@ def main(args: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=new_loop()) as runner:
         report = runner.run(run_bots(options, show=lambda line: print(line, flush=True)))
     print("\n".join(report.lines()))
+    if args.json is not None:
+        Path(args.json).write_text(json.dumps(asdict(report), indent=1))
     for failure in report.failures:
         print(f"calliope: {failure}", file=sys.stderr)
     return 0 if report.joined == options.count + options.audience else 1

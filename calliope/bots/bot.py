@@ -52,7 +52,8 @@ class JoinError(CalliopeError):
 class Call:
     """Where bots go: the server's address, the room, and how many pictures a second they send.
 
-    ``width`` is their full width; they begin with ``first_size`` of it.
+    ``width`` is their full width; they begin with ``first_size`` of it. ``sound`` False: audience
+    takes the picture only.
     """
 
     url: str
@@ -60,6 +61,7 @@ class Call:
     fps: int
     width: int
     first_size: Fraction = SIZES[0]
+    sound: bool = True
 
 
 class Bot:
@@ -175,20 +177,22 @@ class Bot:
 
     def _add_media(self, pc: PeerConnection) -> None:
         direction = "recvonly" if self._record is None else "sendrecv"
-        receivers: list[MediaReceiver] = []
+        receivers: dict[str, MediaReceiver] = {}
         for kind in ("audio", "video"):
+            if kind == "audio" and self._record is None and not self._call.sound:
+                continue
             transceiver = pc.addTransceiver(kind, direction)
             transceiver.setCodecPreferences(_codecs(kind))
-            receivers.append(cast(MediaReceiver, transceiver.receiver))
+            receivers[kind] = cast(MediaReceiver, transceiver.receiver)
             if self._record is not None:
                 out = self._microphone if kind == "audio" else self._camera
                 out.attach(cast(MediaSender, transceiver.sender))
-        audio, video = receivers
         if self._observer is not None:
-            self._observer.attach(video, audio)
+            self._observer.attach(receivers["video"], receivers.get("audio"))
             return
-        self.audio.attach(audio)
-        self.video.attach(video)
+        self.video.attach(receivers["video"])
+        if "audio" in receivers:
+            self.audio.attach(receivers["audio"])
 
     async def _post(self, http: aiohttp.ClientSession, offer: str) -> str:
         target = f"{self._call.url.rstrip('/')}/api/rooms/{self._call.room}/sessions"

@@ -47,7 +47,7 @@ class Options:
     """What to run. ``seconds`` None: until stopped. ``width`` and ``height`` are multiples of 4.
 
     ``joins_per_s`` None: all at once. ``watched`` stamps the pictures, lets the first bot pip, and
-    sends one more audience member, who decodes.
+    sends one more audience member, who decodes. ``sound`` False: audience takes the picture only.
     """
 
     url: str = "http://127.0.0.1:8050"
@@ -61,6 +61,7 @@ class Options:
     insecure: bool = False
     joins_per_s: float | None = None
     watched: bool = False
+    sound: bool = True
 
     @property
     def total(self) -> int:
@@ -184,7 +185,7 @@ class Crowd:
     def __init__(self, options: Options, studio: Studio, clock: Clock) -> None:
         self.refused = asyncio.Event()
         """Set when there was no server within a minute."""
-        self._options = options
+        self.options = options
         self._studio = studio
         self._clock = clock
         self._metrics = Metrics()
@@ -207,7 +208,7 @@ class Crowd:
         self, show: Callable[[str], None] = lambda _line: None
     ) -> AsyncIterator[None]:
         """Let them join, and leave at the end; then ``final_report`` is there."""
-        connector = aiohttp.TCPConnector(ssl=not self._options.insecure, limit=0)
+        connector = aiohttp.TCPConnector(ssl=not self.options.insecure, limit=0)
         async with aiohttp.ClientSession(connector=connector) as http:
             tasks = [
                 asyncio.create_task(work)
@@ -230,11 +231,11 @@ class Crowd:
         """Wait until all are in; TimeoutError with what went wrong."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self.connected < self._options.total:  # noqa: ASYNC110 - many bots, no event
+                while self.connected < self.options.total:  # noqa: ASYNC110 - many bots, no event
                     await asyncio.sleep(0.05)
         except TimeoutError:
             why = f": {self._failures[-1]}" if self._failures else ""
-            raise TimeoutError(f"{self.connected} of {self._options.total} joined{why}") from None
+            raise TimeoutError(f"{self.connected} of {self.options.total} joined{why}") from None
 
     def mark(self) -> None:
         """Count anew from here on."""
@@ -268,10 +269,10 @@ class Crowd:
     @property
     def _watching_seat(self) -> int:
         """The seat of the one who decodes: the last."""
-        return self._options.count + self._options.audience
+        return self.options.count + self.options.audience
 
     async def _come(self, http: aiohttp.ClientSession) -> None:
-        options = self._options
+        options = self.options
         if not await self._wait_for_server(http):
             self.refused.set()
             return
@@ -286,7 +287,7 @@ class Crowd:
 
     async def _wait_for_server(self, http: aiohttp.ClientSession) -> bool:
         """Wait until the server takes calls; False if it did not within a minute."""
-        url = f"{self._options.url.rstrip('/')}/healthz"
+        url = f"{self.options.url.rstrip('/')}/healthz"
         deadline_ns = self._clock.now_ns() + SERVER_WAIT_S * NS_PER_S
         why = "there was no time to ask it"
         while self._clock.now_ns() < deadline_ns:
@@ -298,13 +299,13 @@ class Crowd:
             except (aiohttp.ClientError, TimeoutError) as error:
                 why = str(error) or "it does not answer"
             await asyncio.sleep(_POLL_S)
-        self._failures.append(f"{self._options.url} takes no calls: {why}.")
+        self._failures.append(f"{self.options.url} takes no calls: {why}.")
         return False
 
     async def _live(self, seat: int, http: aiohttp.ClientSession) -> None:
         """One bot's life: it joins, stays, and comes back when it was put out."""
-        if self._options.joins_per_s is not None:
-            await asyncio.sleep(seat / self._options.joins_per_s)
+        if self.options.joins_per_s is not None:
+            await asyncio.sleep(seat / self.options.joins_per_s)
         sound = await self._sound(seat) if self._sends(seat) else ()
         previous: str | None = None
         while True:
@@ -326,22 +327,24 @@ class Crowd:
             await asyncio.sleep(_REJOIN_S)
 
     def _sends(self, seat: int) -> bool:
-        return seat < self._options.count
+        return seat < self.options.count
 
     async def _sound(self, seat: int) -> tuple[SoundPacket, ...]:
-        if self._options.watched and seat == 0:
+        if self.options.watched and seat == 0:
             return await self._studio.pips()
         return await self._studio.sound(seat)
 
     @property
     def _first_size(self) -> Fraction:
         """About what the server will ask for once all are there."""
-        columns = max(1, math.ceil(math.sqrt(self._options.count)))
+        columns = max(1, math.ceil(math.sqrt(self.options.count)))
         return min(SIZES, key=lambda size: abs(size - Fraction(2, columns)))
 
     def _new_bot(self, seat: int, sound: tuple[SoundPacket, ...], previous: str | None) -> Bot:
-        options = self._options
-        call = Call(options.url, options.room, options.fps, options.width, self._first_size)
+        options = self.options
+        call = Call(
+            options.url, options.room, options.fps, options.width, self._first_size, options.sound
+        )
         if seat == self._watching_seat:
             observer = Observer(self._clock, self._metrics, (options.width, options.height))
             observer.meet(self._senders)
@@ -410,8 +413,8 @@ class Crowd:
 
     def _status(self, grown: list[tuple[int, int]], passed_s: float) -> str:
         if self._waiting:
-            return f"waiting for {self._options.url}"
-        line = f"{self.connected} of {self._options.total} connected"
+            return f"waiting for {self.options.url}"
+        line = f"{self.connected} of {self.options.total} connected"
         if grown:
             rates = [frames / passed_s for frames, _ in grown]
             megabits = sum(received for _, received in grown) * 8e-6 / passed_s

@@ -100,10 +100,11 @@ class Observer:
         self.audio = AudioIn(clock, metrics, self)
         self.mark()
 
-    def attach(self, video: MediaReceiver, audio: MediaReceiver) -> None:
+    def attach(self, video: MediaReceiver, audio: MediaReceiver | None) -> None:
         """Watch and hear what these receive from now on."""
         self.video.attach(video)
-        self.audio.attach(audio)
+        if audio is not None:
+            self.audio.attach(audio)
 
     def meet(self, senders: Mapping[str, Sender]) -> None:
         """Whose codes and pips are looked for, by participant id; kept, not copied."""

@@ -14,9 +14,9 @@ from calliope.transport.aiortc_seams import MediaTransport
 SAMPLE = 16
 """One of so many packets is decrypted: this proves the keys and keeps the connection alive."""
 _HEADER = struct.Struct("!BBHL")
-_HEADER_BYTES = 12
-_OVERHEAD = 10
-"""What SRTP adds (RFC 3711: an 80-bit tag)."""
+_BYTES_MIN = 26
+_OVERHEAD = 22
+"""The header, and what SRTP adds (RFC 3711: an 80-bit tag)."""
 
 
 class Sink:
@@ -45,7 +45,7 @@ class Sink:
             self._take_fully(data)
             return
         self._turn += 1
-        kind = data[1] if len(data) > _HEADER_BYTES else 0
+        kind = data[1] if len(data) >= _BYTES_MIN else 0
         tally = self._tallies.get(kind & 0x7F)
         if tally is None or self._turn >= SAMPLE:
             self._turn = 0
@@ -53,7 +53,7 @@ class Sink:
             self._take_fully(data)
             return
         first, _, sequence, timestamp = _HEADER.unpack_from(data)
-        start = _HEADER_BYTES
-        if first & 0x10:
-            start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4], "big")
-        tally.count(sequence, timestamp, kind >= 0x80, max(0, len(data) - start - _OVERHEAD))
+        size = len(data) - _OVERHEAD
+        if first & 0x10 and size > 0:
+            size -= 4 + 4 * data[15]  # extensions are never so long that the other byte counts
+        tally.count(sequence, timestamp, kind >= 0x80, size)

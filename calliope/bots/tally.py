@@ -12,7 +12,7 @@ from calliope.clock import Clock
 from calliope.errors import MediaError
 from calliope.transport.aiortc_seams import Format, MediaReceiver
 from calliope.transport.receiver import Reports
-from calliope.transport.rtp import Reception, RtpPacket, signed_16
+from calliope.transport.rtp import Reception, RtpPacket
 
 FREEZE_NS = 200_000_000
 """No new picture for so long is a freeze."""
@@ -36,16 +36,11 @@ class Counts:
 
 
 class _Arrivals(Reception):
-    """Packets received and lost; their jitter, which costs more than all else, is left out."""
+    """Packets received and lost, counted by the tally from ``sequence`` on; no jitter."""
 
-    def count(self, sequence: int, timestamp: int, now_ns: int) -> None:  # noqa: ARG002
-        self.received += 1
-        if self._base is None:
-            self._base = self.highest = sequence
-            return
-        step = signed_16(sequence - self.highest)
-        if step > 0:
-            self.highest += step
+    def __init__(self, clock_hz: int, sequence: int) -> None:
+        super().__init__(clock_hz)
+        self._base = self.highest = sequence
 
 
 class Tally:
@@ -62,6 +57,7 @@ class Tally:
         self.receiver: MediaReceiver | None = None
         self._clock = clock
         self._reports: Reports | None = None
+        self._arrivals: _Arrivals | None = None
         self._estimates: asyncio.TimerHandle | None = None
         self._marked_at: int | None = None
         self._key_timestamp: int | None = None
@@ -96,7 +92,7 @@ class Tally:
 
     @property
     def _lost(self) -> int:
-        return 0 if self._reports is None else self._reports.reception.lost
+        return 0 if self._arrivals is None else self._arrivals.lost
 
     def attach(self, receiver: MediaReceiver) -> None:
         """Count what ``receiver`` gets from now on."""
@@ -105,8 +101,12 @@ class Tally:
 
     def count(self, sequence: int, timestamp: int, marker: bool, size: int) -> None:
         """Count a packet of the stream by its header, ``size`` bytes of payload."""
-        if self._reports is not None:
-            self._reports.reception.count(sequence, timestamp, 0)
+        arrivals = self._arrivals
+        if arrivals is not None:
+            arrivals.received += 1
+            step = (sequence - arrivals.highest) & 0xFFFF
+            if step < 0x8000:
+                arrivals.highest += step
         self.packets += 1
         self.bytes += size
         if marker and timestamp != self._marked_at:
@@ -150,17 +150,17 @@ class Tally:
         if form.repairs is not None:
             return
         if self._reports is None or self._reports.ssrc != packet.ssrc:
-            self._follow(receiver, form, packet.ssrc)
+            self._follow(receiver, form, packet)
         if form.name == "VP8" and self.first_frame_ns is None:
             self._await_keyframe(packet)
         self.count(packet.sequence, packet.timestamp, packet.marker, len(packet.payload))
 
-    def _follow(self, receiver: MediaReceiver, form: Format, ssrc: int) -> None:
+    def _follow(self, receiver: MediaReceiver, form: Format, packet: RtpPacket) -> None:
         """Report about this stream from now on."""
         if self._reports is not None:
             self._reports.close()
-        self._reports = Reports(receiver, self._clock, form.clock_hz, ssrc)
-        self._reports.reception = _Arrivals(form.clock_hz)
+        self._reports = Reports(receiver, self._clock, form.clock_hz, packet.ssrc)
+        self._reports.reception = self._arrivals = _Arrivals(form.clock_hz, packet.sequence)
         if form.name == "VP8":
             self._send_estimate()
 
