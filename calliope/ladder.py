@@ -31,7 +31,8 @@ HEADROOM = 1.15
 FELL = 0.9
 """An estimate has fallen when it is below this share of the highest within the window."""
 ALONE = 0.35
-"""One that fell below this share of what is sent, and stays there, needs no other sign."""
+"""One that fell below this share of what is sent, and stays there, needs no other sign, unless
+reports say that all arrives."""
 STAYED_NS = 400 * _MS
 BELOW = 0.75
 """One below this share is a sign beside another."""
@@ -148,6 +149,7 @@ class _Signs:
         self._low_since_ns: int | None = None
         self._first = self._window = self._report
         self._shares: deque[_Share] = deque(maxlen=2)
+        self._share_ns = now_ns
         self._rtts.clear()
 
     def note(self, now_ns: int, link: Link) -> None:
@@ -168,6 +170,7 @@ class _Signs:
         if report.at_ns - window.at_ns >= REPORT_WINDOW_NS and sent >= REPORT_PACKETS:
             self._window = report
             self._shares.append(share)
+            self._share_ns = report.at_ns
         if report.rtt_ms is not None:
             self._note_rtt(report.at_ns, report.rtt_ms)
 
@@ -206,6 +209,11 @@ class _Signs:
         return min(rtt_ms for _, rtt_ms in latest) - self._base[0][1]
 
     @property
+    def last_arrived(self) -> float:
+        """The share of packets that arrived in the last window; 1 before there was one."""
+        return self._shares[-1].arrived if self._shares else 1.0
+
+    @property
     def whole(self) -> _Share | None:
         """What became of everything since the restart."""
         if self._first is None or self._report is None or self._first is self._report:
@@ -222,7 +230,9 @@ class _Signs:
         if last is not None and last.arrived < LITTLE and low:
             return int(last.arrived * sent)
         low_since_ns = self._low_since_ns
-        if fell is not None and low_since_ns is not None and now_ns - low_since_ns >= STAYED_NS:
+        stays = low_since_ns is not None and now_ns - low_since_ns >= STAYED_NS
+        good = last is not None and last.arrived >= NOT_ALL and now_ns < self._share_ns + WINDOW_NS
+        if fell is not None and stays and not good:
             return fell
         if len(self._shares) == 2:
             arrived = max(share.arrived for share in self._shares)
@@ -294,8 +304,9 @@ class Ladder:
     def _judge_probe(self, now_ns: int, begun_ns: int) -> None:
         """End a probe that harms, or that has lasted long enough."""
         signs, whole = self._signs, self._signs.whole
+        slow = signs.fell is not None or signs.last_arrived < NOT_ALL
         harms = signs.queue_ms(2) > QUEUE_ENDS_PROBE_MS or (
-            signs.fell is not None and signs.queue_ms(1) > QUEUE_A_SIGN_MS
+            slow and signs.queue_ms(1) > QUEUE_A_SIGN_MS
         )
         known = whole is not None and whole.expected >= PROBE_PACKETS
         if whole is not None and known:

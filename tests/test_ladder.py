@@ -98,10 +98,12 @@ def test_half_a_second_of_darkness_asks_for_nothing_less() -> None:
     assert link.rungs == [link.rungs[0]]
 
 
-def test_a_busy_receiver_is_not_taken_for_a_narrow_link() -> None:
-    link = SimulatedLink(busy_s=0.15)
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000))
+def test_a_busy_receiver_is_not_taken_for_a_narrow_link(seed: int) -> None:
+    link = SimulatedLink(busy_s=0.15, seed=seed)
     link.run(60)
-    assert link.share_at(0, 0) > 0.9
+    assert link.share_at(0, 0) > 0.97
 
 
 def test_a_viewer_that_reports_nothing_has_the_best() -> None:
