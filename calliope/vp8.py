@@ -54,8 +54,9 @@ def packetise(
     Each has a descriptor, with the 15-bit ``picture_id`` if there is one, and holds at most
     ``max_payload`` bytes in all. Without picture ids a receiver tells from the sequence numbers
     alone whether it has every frame, so a viewer may be moved to another encoder's stream at a
-    keyframe: two encoders' ids would clash. Even sizes keep the last packet from being a crumb
-    that costs a whole header. ValueError for an empty frame or where no data would fit.
+    keyframe: two encoders' ids would clash. Sizes are even, the last a little smaller: no crumb
+    costs a whole header, and the kernel sends packets of one size in one go. ValueError for an
+    empty frame or where no data would fit.
     """
     extension = b""
     if picture_id is not None:
@@ -67,8 +68,9 @@ def packetise(
     count = -(-total // room)
     has_extension = 0x80 if extension else 0
     first, later = bytes((has_extension | 0x10,)) + extension, bytes((has_extension,)) + extension
-    payloads = [later + frame[total * i // count : total * (i + 1) // count] for i in range(count)]
-    payloads[0] = first + frame[: total // count]
+    size = -(-total // count)
+    payloads = [later + frame[at : at + size] for at in range(0, total, size)]
+    payloads[0] = first + frame[:size]
     return tuple(payloads)
 
 

@@ -98,10 +98,10 @@ def test_a_small_frame_is_one_payload() -> None:
 
 
 def test_only_the_first_payload_starts_the_frame() -> None:
-    assert vp8.packetise(b"abcdefg", 5, max_payload=7) == (
-        b"\x90\x80\x80\x05ab",
-        b"\x80\x80\x80\x05cd",
-        b"\x80\x80\x80\x05efg",
+    assert vp8.packetise(b"abcdefgh", 5, max_payload=7) == (
+        b"\x90\x80\x80\x05abc",
+        b"\x80\x80\x80\x05def",
+        b"\x80\x80\x80\x05gh",
     )
 
 

@@ -3,7 +3,9 @@
 In Python a packet costs two calls into C, a system call, and the GIL let go and taken back, for
 which the event loop may have to wait behind a decoder thread. Here one kernel writes headers,
 encrypts (libsrtp's own function, called by address) and hands all packets to the kernel in one
-``sendmmsg``; it keeps the GIL, for some tens of microseconds.
+``sendmmsg``; it keeps the GIL, for some tens of microseconds. Neighbours of one size, and a
+smaller one behind them, are one message that Linux cuts up (UDP_SEGMENT, since 4.18): they go
+through its network stack as one.
 
 Linux on 64 bits only, for the layout of its structures; elsewhere, and with the JIT disabled,
 :class:`Burst` cannot be built and ``MediaTransport`` sends packet by packet.
@@ -36,6 +38,8 @@ BURST_PACKETS = 16
 PACKET_BYTES = 1500
 TRAILER_BYTES = 16
 """What encryption adds at most (RFC 7714 section 14.1: a 16-byte tag)."""
+
+_SOL_UDP, _UDP_SEGMENT = 17, 103  # of Linux
 
 _I8P, _I32, _I64 = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
 
@@ -73,32 +77,74 @@ _sendmmsg = cast(Callable[[int, int, int, int], int], intrinsic(_sendmmsg_instru
 _READ_ONLY = types.Array(types.uint8, 1, "C", readonly=True)
 
 
+@kernel
+def _fill_messages(
+    messages: Longs, vectors: Longs, control: Longs, counts: Longs, packets_at: int, sizes: Longs,
+    count: int, address: Bytes, together: int,
+) -> int:  # fmt: skip
+    """Describe ``count`` packets, which lie one behind the other, to ``sendmmsg``.
+
+    Returns how many messages they are; ``counts`` is how many packets each holds.
+    """
+    made = index = offset = 0
+    while index < count:
+        first, begin, size = index, offset, sizes[index]
+        offset += size
+        index += 1
+        while together and index < count and sizes[index] <= size and sizes[index - 1] == size:
+            offset += sizes[index]
+            index += 1
+        vectors[made, 0] = packets_at + begin
+        vectors[made, 1] = offset - begin
+        messages[made, :] = 0
+        messages[made, 0] = address.ctypes.data
+        messages[made, 1] = address.size
+        messages[made, 2] = vectors.ctypes.data + made * 16
+        messages[made, 3] = 1
+        if index - first > 1:
+            # struct cmsghdr: size, level and type in one word, then the size of a segment.
+            control[made, 0] = 18
+            control[made, 1] = _SOL_UDP | _UDP_SEGMENT << 32
+            control[made, 2] = size
+            messages[made, 4] = control.ctypes.data + made * 24
+            messages[made, 5] = 24
+        counts[made] = index - first
+        made += 1
+    return made
+
+
 @kernel(
     signature=types.int64(
         types.int64, types.int64, types.int64, types.int64, _READ_ONLY, types.uint8[::1],
         types.int64, types.int64, _READ_ONLY, types.int64[::1], types.int64, types.int64,
-        types.int64,
+        types.int64, types.int64,
     ),
     nogil=False,
 )  # fmt: skip
 def _send_packets(
     protect: int, session: int, sendmmsg: int, descriptor: int, address: Bytes, header: Bytes,
     start: int, sequence: int, data: Bytes, ends: Longs, begin: int, end: int, marked: int,
+    together: int,
 ) -> int:  # fmt: skip
     """Send payloads ``begin`` to ``end`` (see :meth:`Burst.send`); returns how many went.
 
+    With ``together`` neighbours are one message. Where the network takes none of that, they are
+    sent one by one, and the result is -1 - how many went.
+
     The memory is taken anew each time, so that all viewers use the same, which is in the cache.
     """
-    packets = np.empty((BURST_PACKETS, PACKET_BYTES), np.uint8)
+    packet = np.empty(PACKET_BYTES, np.uint8)  # libsrtp wants it aligned
+    packets = np.empty(BURST_PACKETS * PACKET_BYTES, np.uint8)
+    sizes = np.empty(BURST_PACKETS, np.int64)
+    counts = np.empty(BURST_PACKETS, np.int64)
     vectors = np.empty((BURST_PACKETS, 2), np.int64)  # struct iovec: base, length
     # struct mmsghdr: name and its size, iovec and how many, control and its size, flags, sent.
-    messages = np.zeros((BURST_PACKETS, 8), np.int64)
+    messages = np.empty((BURST_PACKETS, 8), np.int64)
+    control = np.empty((BURST_PACKETS, 3), np.int64)
     length = np.zeros(1, np.int64)  # an int for libsrtp, in the low half
-    packets_at, vectors_at = packets.ctypes.data, vectors.ctypes.data
-    address_at, length_at = address.ctypes.data, length.ctypes.data
-    count = 0
+    packet_at, length_at = packet.ctypes.data, length.ctypes.data
+    count = offset = 0
     for index in range(begin, end):
-        packet = packets[count]
         packet[:start] = header[:start]
         if index == marked:
             packet[1] |= 0x80
@@ -108,18 +154,27 @@ def _send_packets(
         first = ends[index - 1] if index > 0 else 0
         length[0] = start + ends[index] - first
         packet[start : length[0]] = data[first : ends[index]]
-        packet_at = packets_at + count * PACKET_BYTES
         if _protect(protect, session, packet_at, length_at) == 0:
-            vectors[count, 0] = packet_at
-            vectors[count, 1] = length[0] & 0xFFFF
-            messages[count, 0] = address_at
-            messages[count, 1] = address.size
-            messages[count, 2] = vectors_at + count * 16
-            messages[count, 3] = 1
+            size = length[0] & 0xFFFF
+            packets[offset : offset + size] = packet[:size]
+            sizes[count] = size
+            offset += size
             count += 1
     if count == 0:
         return 0
-    return max(0, _sendmmsg(sendmmsg, descriptor, messages.ctypes.data, count))
+    refused = False
+    while True:
+        made = _fill_messages(
+            messages, vectors, control, counts, packets.ctypes.data, sizes, count, address, together
+        )
+        taken = _sendmmsg(sendmmsg, descriptor, messages.ctypes.data, made)
+        if taken >= 0 or made == count:
+            break
+        refused, together = True, 0
+    sent = 0
+    for message in range(taken):
+        sent += counts[message]
+    return -1 - sent if refused and sent else sent
 
 
 @functools.lru_cache(maxsize=32)
@@ -142,6 +197,7 @@ class Burst:
         self._sendmmsg = _sendmmsg_address()
         self._protect = protect
         self._session = session
+        self._together = 1
         self._target: tuple[str, int] | None = None
         self._address: Bytes = np.zeros(0, np.uint8)
         self._header = np.zeros(64, np.uint8)
@@ -173,10 +229,14 @@ class Burst:
         sent = begin = 0
         while begin < whole:
             end = min(whole, begin + BURST_PACKETS)
-            sent += _send_packets(
+            went = _send_packets(
                 self._protect, self._session, self._sendmmsg, sock.fileno(), self._address,
                 self._header, start, sequence + begin, data, ends, begin, end, marked,
+                self._together,
             )  # fmt: skip
+            if went < 0:  # a kernel or a network card that cuts nothing up
+                self._together, went = 0, -1 - went
+            sent += went
             begin = end
         return sent
 

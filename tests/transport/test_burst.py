@@ -78,6 +78,28 @@ def test_every_cipher_arrives_as_it_was_sent(profile: str) -> None:
     ends.close()
 
 
+@pytest.mark.parametrize("together", [1, 0])
+def test_neighbours_of_one_size_go_together_and_arrive_one_by_one(
+    ends: Ends, together: int
+) -> None:
+    ends.burst._together = together
+    sizes = (900, 900, 900, 300, 300, 40, 900, 899, 900, 1)
+    payloads = tuple(bytes([n]) * size for n, size in enumerate(sizes))
+    assert ends.send(300, payloads) == len(sizes)
+    assert [read_packet(ends.receive()).payload for _ in sizes] == list(payloads)
+    assert ends.burst._together == together
+
+
+def test_a_network_that_cuts_nothing_up_gets_packets_one_by_one(ends: Ends) -> None:
+    """A socket with checksums off takes no segments: Linux answers as some network cards do."""
+    ends.source.setsockopt(socket.SOL_SOCKET, 11, 1)  # SO_NO_CHECK
+    payloads = (b"a" * 500, b"b" * 500, b"c" * 20)
+    for sequence in (10, 20):
+        assert ends.send(sequence, payloads) == 3
+        assert [read_packet(ends.receive()).payload for _ in payloads] == list(payloads)
+        assert ends.burst._together == 0
+
+
 def test_ipv6_is_spoken() -> None:
     ends = Ends(host="::1")
     assert ends.send(7, (b"six",)) == 1
