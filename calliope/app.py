@@ -19,6 +19,7 @@ from calliope.assets import static_dir
 from calliope.clock import NS_PER_S, Clock, SystemClock
 from calliope.config import Config, MixerConfig
 from calliope.errors import ConfigError
+from calliope.heap import return_large_blocks
 from calliope.metrics import Metrics
 from calliope.mixer import layout
 from calliope.mixer.audio import AudioMixer
@@ -225,6 +226,7 @@ def run(config: Config) -> int:
     # aiortc and aioice tell of every packet and check at INFO and DEBUG
     for name in ("aiortc", "aioice", "aiohttp.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    return_large_blocks()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(config))
     return 0
