@@ -15,7 +15,8 @@ NODE_READY := node_modules/.package-lock.json
 
 # libfribidi0 lets names in Arabic, Hebrew and Devanagari take their shape.
 RUN_PACKAGES := libfribidi0
-TEST_PACKAGES := libfribidi0 chromium firefox-esr fonts-dejavu-core fonts-noto-core fonts-noto-cjk tesseract-ocr
+TEST_PACKAGES := libfribidi0 chromium firefox-esr fonts-dejavu-core fonts-noto-core fonts-noto-cjk \
+    fonts-noto-color-emoji tesseract-ocr
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16

@@ -62,8 +62,7 @@ export class Chat extends Emitter {
 	/** @param {ChatLine} line */
 	add(line) {
 		const previous = this.#lines[this.#lines.length - 1] ?? null;
-		const box = this.#scroll;
-		const following = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
+		const following = this.#scroll.scrollTop > -60;
 		this.#lines.push(line);
 		this.#show(line, previous);
 		if (this.#lines.length > KEPT) {
@@ -109,8 +108,9 @@ export class Chat extends Emitter {
 		if (request.sent) this.#input.value = '';
 	}
 
+	/** The log is laid out from its end: there is 0. */
 	#scrollDown() {
-		this.#scroll.scrollTop = this.#scroll.scrollHeight;
+		this.#scroll.scrollTop = 0;
 	}
 
 	/**

@@ -37,7 +37,6 @@ export class Stage {
 	/** @type {HTMLVideoElement} */
 	#own;
 	#ownCover = make('span', 'own-cover');
-	#ownPlate = make('span', 'plate');
 	#ownHand = make('span', 'hand-mark', icon('hand'));
 	/** @type {ReturnType<typeof setTimeout> | undefined} */
 	#frozen = undefined;
@@ -256,7 +255,9 @@ export class Stage {
 			this.#showPin();
 		});
 		button.addEventListener('dblclick', () => this.#onWhole());
-		const element = make('li', 'tile', button);
+		const plate = make('span', 'plate');
+		plate.setAttribute('aria-hidden', 'true');
+		const element = make('li', 'tile', plate, button);
 		element.dataset.tileId = tile.id;
 		element.dataset.source = tile.source;
 		return element;
@@ -293,7 +294,12 @@ export class Stage {
 		if (person?.hand) words.push(t('people.hand'));
 		const text = words.filter(Boolean).join(', ');
 		const label = /** @type {HTMLElement} */ (element.querySelector('.visually-hidden'));
-		if (label.textContent !== text) label.textContent = text;
+		if (label.textContent !== text) {
+			label.textContent = text;
+			const plate = /** @type {HTMLElement} */ (element.querySelector('.plate'));
+			plate.replaceChildren(make('bdi', 'plate-name', person?.name ?? ''));
+			if (person?.muted) plate.prepend(icon('mic-off'));
+		}
 		// One's own screen in the picture of it, in the picture of it: a card stands there instead.
 		const mine = key === `screen:${this.#you}`;
 		const card = element.querySelector('.own-screen');
@@ -318,7 +324,6 @@ export class Stage {
 		if (!element) {
 			this.#own.remove();
 			this.#ownCover.remove();
-			this.#ownPlate.remove();
 			this.#ownHand.remove();
 			return;
 		}
@@ -330,11 +335,8 @@ export class Stage {
 			this.#ownCover.replaceChildren(avatar(name, this.#you));
 		}
 		this.#ownHand.hidden = !me?.hand;
-		this.#ownPlate.setAttribute('aria-hidden', 'true');
-		this.#ownPlate.replaceChildren(make('bdi', 'plate-name', name));
-		if (me?.muted) this.#ownPlate.prepend(icon('mic-off'));
 		if (this.#own.parentNode !== element) {
-			element.prepend(this.#own, this.#ownCover, this.#ownPlate, this.#ownHand);
+			element.prepend(this.#own, this.#ownCover, this.#ownHand);
 			// A video that was moved in the document has stopped.
 			this.#own.play().catch(() => {});
 		}

@@ -17,6 +17,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ADA, OMAR = "Ada Lovelace", "عمر Omar"
 HOSTILE = '<img src=x onerror="window.hurt=1"> https://calliope.example/a?b=1&c="><b>x'
+REACTIONS = """() => {
+    window.reactions = [];  // they rise and are gone
+    new MutationObserver((changes) => {
+        for (const { addedNodes } of changes)
+            for (const node of addedNodes)
+                if (node.className === 'reaction') window.reactions.push(node.textContent);
+    }).observe(document.querySelector('#tiles'), { childList: true, subtree: true });
+}"""
 DESKTOP = """() => {
     window.shown = [];
     window.Notification = class extends EventTarget {
@@ -123,9 +131,10 @@ async def test_a_hand_and_a_reaction_reach_the_other(pair: tuple[CallPage, CallP
     await ada.page.click("#hand")
     await until(omar.page, "calliope.participants.some((each) => each.hand)")
     await ada.page.wait_for_selector("#own-tile .hand-mark", state="visible")
+    await omar.page.evaluate(REACTIONS)
     await ada.page.click("#more")
     await ada.page.click(".reaction-button >> nth=1")
-    assert await until(omar.page, "document.querySelector('.reaction')?.textContent") == "👏"
+    assert await until(omar.page, "window.reactions.join()") == "👏"
     await ada.page.click("#hand")
     await until(omar.page, "!calliope.participants.some((each) => each.hand)")
 
