@@ -54,6 +54,7 @@ class KernelCache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function, or None where there is none that can be read."""
         try:
+            _refresh_once(target_context)
             return super().load_overload(sig, target_context)
         except Exception:  # a torn file can make unpickling raise anything; then compile anew
             with contextlib.suppress(OSError):
@@ -66,6 +67,23 @@ class KernelCache(FunctionCache):
             super().save_overload(sig, data)
         except OSError:
             self.disable()
+
+
+def _refresh_once(target_context: Any) -> None:
+    """Fill numba's context without the refreshes that numba nests in a first one.
+
+    The first kernel that is loaded makes numba register everything it knows, and each of 250
+    method templates then refreshes the whole context again, which is a tenth of a second of every
+    start. The outermost refresh does all of it but for what the last templates register; for that
+    ``load_overload`` refreshes once more, which is quick. May go when numba refreshes once.
+    """
+    if target_context._registries or "refresh" in vars(target_context):
+        return
+    target_context.refresh = lambda: None
+    try:
+        type(target_context).refresh(target_context)
+    finally:
+        del target_context.refresh
 
 
 class _Locator(_CacheLocator):
