@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -17,6 +16,7 @@ from aiohttp import web
 
 from calliope.assets import static_dir
 from calliope.clock import NS_PER_S, Clock, SystemClock
+from calliope.collector import Collector
 from calliope.config import Config, MixerConfig
 from calliope.errors import ConfigError
 from calliope.heap import return_large_blocks
@@ -89,6 +89,7 @@ class Server:
         self.metrics = Metrics()
         self._clock = clock or SystemClock()
         self._labels = GlyphAtlas(self.metrics)
+        self._collector = Collector(self._clock)
         self._runner: web.AppRunner | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._tls: ssl.SSLContext | None = None
@@ -124,14 +125,13 @@ class Server:
         self.port = listener.getsockname()[1]
         await web.SockSite(self._runner, listener, ssl_context=self._tls).start()
         self._sweeper = loop.create_task(self._sweep())
-        # What start-up made lives until the end: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        self._collector.start()
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SPACING_S)
             self.rooms.sweep()
+            self._collector.look(self.sessions.count)
 
     async def drain(self) -> None:
         """Refuse new calls, tell everybody, wait at most ``server.drain_s`` for calls to end."""
@@ -153,7 +153,7 @@ class Server:
             await self._runner.cleanup()
             await asyncio.to_thread(self.rooms.join_mixers)
         await asyncio.to_thread(self._labels.close)
-        gc.unfreeze()
+        self._collector.stop()
 
     def addresses(self) -> list[str]:
         """The URLs to open, the one for this machine first."""
