@@ -170,7 +170,9 @@ class LimitsConfig:
     audience: int = option(1000, "Audience members in a room.", whole(0, 100_000))
     rooms: int = option(100, "Rooms open at a time.", whole(1, 10_000))
     pending: int = option(
-        64, "Offers answered but not yet connected, all rooms together.", whole(1, 10_000)
+        64,
+        "Offers answered but not yet connected, all rooms together; half of them from one network.",
+        whole(1, 10_000),
     )
     connect_s: int = option(
         12, "Seconds after which an offer that has not connected is dropped.", whole(1, 120)

@@ -59,6 +59,10 @@ class Metrics:
         self.skipped_ticks = Counter(
             "calliope_skipped_ticks", "Ticks passed over to catch up", ["kind"], registry=r
         )
+        self.loop_lag_s = Histogram(
+            "calliope_loop_lag_seconds", "How late the event loop calls a timer",
+            buckets=_TICK_BUCKETS_S, registry=r,
+        )  # fmt: skip
         self.keyframes = Counter("calliope_keyframes", "Keyframes encoded", registry=r)
         self.encoded_bytes = Counter("calliope_encoded_bytes", "Video bytes encoded", registry=r)
         self.first_frame_s = Histogram(

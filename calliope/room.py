@@ -7,7 +7,7 @@ output back through ``post``; they see the room only as immutable scenes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol, TypeAlias
 
@@ -30,6 +30,11 @@ CHAT_KEPT = 100
 STATS_SPACING_NS = 2_000_000_000
 UPLINK_MIN_BPS = 30_000
 """Left to a sender that is shown nowhere and has no channel: it must not think the link dead."""
+MEMBERS_AT_ONCE = 50
+"""So many sessions are sent to in one go: 16 us each of RTP and some control messages stay below
+2 ms, and the event loop goes on with others between."""
+WORK_WAITING = 8
+"""Ticks of sound and picture that may wait for those before them."""
 TICKS_WAITING = 16
 """Mixer ticks that may wait for an event loop that stands still: half a second of pictures."""
 
@@ -114,6 +119,9 @@ class Room:
         self._lead = Lead()
         self._scene = Scene()
         self._started = False
+        self._post = post
+        self._work: deque[Iterator[None]] = deque()  # the first one is under way
+        self._missed_layouts: set[ViewName] = set()
         pictures = Mailbox[TickOutput](
             post,
             self._deliver_video,
@@ -255,17 +263,51 @@ class Room:
                 del self._seats[seat.id]
         self._follow_lead()
         self.refresh()
+        if len(self._work) < WORK_WAITING:
+            self._do(self._sweep_members(now_ns))
+
+    def _sweep_members(self, now_ns: int) -> Iterator[None]:
         moving = False
-        for member in self.members:
+        for member in tuple(self.members):
             moving = self._adapt(member, now_ns) or moving
             if member.stats_due_ns is not None and now_ns >= member.stats_due_ns:
                 member.stats_due_ns = now_ns + STATS_SPACING_NS
                 self._send_stats(member)
+            yield
         if moving:
             self._choose_streams()
 
+    def _do(self, work: Iterator[None]) -> None:
+        """Do work that yields after each session: at once where they are few, else behind what
+        was begun before, with pauses for the event loop."""
+        self._work.append(work)
+        if len(self._work) == 1:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        for _ in range(MEMBERS_AT_ONCE):
+            if not self._work:
+                return
+            work = self._work[0]
+            try:
+                next(work)
+            except StopIteration:
+                self._end(work)
+            except Exception:
+                self._end(work)
+                if self._work:
+                    self._post(self._go_on)
+                raise
+        if self._work:
+            self._post(self._go_on)
+
+    def _end(self, work: Iterator[None]) -> None:
+        if self._work and self._work[0] is work:  # else the room was closed meanwhile
+            self._work.popleft()
+
     def close(self) -> None:
         """Stop the mixers; their threads end by themselves. The room is not used after that."""
+        self._work.clear()
         self.video_mixer.stop()
         self.audio_mixer.stop()
 
@@ -282,9 +324,14 @@ class Room:
     # -- control messages -----------------------------------------------------------------------
 
     def broadcast(self, message: Mapping[str, object], *, but: Member | None = None) -> None:
-        for member in self.members:
-            if member is not but:
+        """Tell everybody whose channel is open now."""
+        self._do(self._tell([m for m in self.members if m is not but and m.channel_open], message))
+
+    def _tell(self, members: Iterable[Member], message: Mapping[str, object]) -> Iterator[None]:
+        for member in members:
+            if not member.left:
                 member.send(message)
+            yield
 
     def welcome(self, member: Member) -> None:
         """Tell a session whose channel has opened all there is to know."""
@@ -471,11 +518,19 @@ class Room:
         self._pts_90k = output.pts_90k
         if output.delay_ns is not None:
             self._delay_ms += (output.delay_ns / 1e6 - self._delay_ms) * 0.1
-        changed = {layout.view for layout in output.layouts}
         self._layouts.update({layout.view: layout for layout in output.layouts})
+        self._missed_layouts |= {layout.view for layout in output.layouts}
+        if len(self._work) >= WORK_WAITING:
+            self._note_skipped_frames(1)
+            return
+        changed, self._missed_layouts = self._missed_layouts, set()
+        self._do(self._send_pictures(output, changed))
+
+    def _send_pictures(self, output: TickOutput, changed: set[ViewName]) -> Iterator[None]:
         frames = dict(output.frames)
         moved = False
-        for member in self.members:
+        for member in tuple(self.members):
+            yield
             view_before = member.stream[0] if member.stream else None
             waiting = frames.get(member.next_stream) if member.next_stream else None
             if waiting is not None and waiting.keyframe:
@@ -529,14 +584,23 @@ class Room:
         own: Mapping[str, EncodedAudio | None],
         speaking: Iterable[str],
     ) -> None:
-        for member in self.members:
-            if member.is_connected and member.receives_audio:
-                packet = own.get(member.seat.id, shared)
-                if packet is not None:
-                    member.outlet.send_audio(packet)
+        if len(self._work) < WORK_WAITING:
+            self._do(self._send_sounds(shared, own))
+        else:
+            self.metrics.drops.labels(queue="room_audio", why="loop").inc()
         ids = frozenset(id for id in speaking if id in self._seats and self._seats[id].listed)
         if ids != self._speaking:
             self._set_speaking(ids)
+
+    def _send_sounds(
+        self, shared: EncodedAudio | None, own: Mapping[str, EncodedAudio | None]
+    ) -> Iterator[None]:
+        for member in tuple(self.members):
+            if member.is_connected and member.receives_audio and not member.left:
+                packet = own.get(member.seat.id, shared)
+                if packet is not None:
+                    member.outlet.send_audio(packet)
+            yield
 
     def _set_speaking(self, ids: frozenset[str]) -> None:
         now_ns = self.clock.now_ns()

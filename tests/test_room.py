@@ -17,7 +17,7 @@ from calliope.media import AudioPacket, AudioSink, EncodedAudio, EncodedFrame, F
 from calliope.member import JoinRequest, Member
 from calliope.metrics import Metrics
 from calliope.mixer.scene import Layout, Scene, TickOutput, Tile, ViewName
-from calliope.room import AudioDeliver
+from calliope.room import MEMBERS_AT_ONCE, WORK_WAITING, AudioDeliver
 from calliope.rooms import Rooms
 from tests.protocol_examples import messages
 
@@ -173,7 +173,13 @@ class House:
         self.mixers = FakeMixers()
         config = Config(limits=LimitsConfig(**limits))
         self.rooms = Rooms(config, self.clock, Metrics(), self.mixers, lambda call: call())
+        self.posted: list[Callable[[], None]] = []
         self._secrets = 0
+
+    def run_posted(self) -> None:
+        """Let the event loop do what it was given."""
+        while self.posted:
+            self.posted.pop(0)()
 
     @property
     def video(self) -> FakeVideoMixer:
@@ -495,6 +501,42 @@ def test_a_sender_without_a_channel_is_limited_to_its_tile_by_its_estimate() -> 
     obs.member.channel_opened()
     assert obs.outlet.limits[-1] is None
     assert obs.outlet.of("uplink")[-1]["kbps"] == 0
+
+
+def test_a_large_room_lets_the_event_loop_go_on_between_its_members() -> None:
+    house = House()
+    house.rooms._post = house.posted.append
+    guests = [house.join(f"Eve {n}", role="audience") for n in range(3 * MEMBERS_AT_ONCE)]
+    house.run_posted()
+    for tick in range(3):
+        house.video.tick(3000 * tick)
+        house.posted.pop(0)()
+        served = sum(len(guest.outlet.video) == tick + 1 for guest in guests)
+        assert 0 < served <= MEMBERS_AT_ONCE
+        guests[0].say("hello")  # behind what was begun, and whole
+        house.run_posted()
+        assert {len(guest.outlet.video) for guest in guests} == {tick + 1}
+        assert {len(guest.outlet.of("chat")) for guest in guests} == {tick + 1}
+    assert all(frame.pts_90k == 3000 * n for g in guests for n, frame in enumerate(g.outlet.video))
+
+
+def test_a_loop_that_falls_behind_drops_pictures_and_no_layouts() -> None:
+    house = House()
+    house.rooms._post = house.posted.append
+    guests = [house.join(f"Eve {n}", role="audience") for n in range(2 * MEMBERS_AT_ONCE)]
+    house.run_posted()
+    house.video.tick(0)
+    house.run_posted()
+    house.video.keyframes.clear()
+    before = len(guests[0].outlet.video)
+    for tick in range(1, 40):
+        house.video.tick(3000 * tick, layout=layout_of("p1", serial=2) if tick == 30 else None)
+    house.run_posted()
+    assert len(guests[0].outlet.video) <= before + WORK_WAITING
+    assert house.video.keyframes  # viewers lack frames
+    house.video.tick(3000 * 40)
+    house.run_posted()
+    assert {guest.outlet.of("layout")[-1]["serial"] for guest in guests} == {2}
 
 
 def test_audience_sees_and_chats_but_stands_in_no_list() -> None:

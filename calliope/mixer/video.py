@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 
 LATE_NS = 5_000_000
 """A tick that begins later than this is counted as late."""
+IDLE_NS = 5 * NS_PER_S
+"""An encoder and a view that nobody watches are kept for so long."""
 WARNING_SPACING_NS = 10 * NS_PER_S
 
 
@@ -126,6 +128,7 @@ class VideoMixer:
         self._scene = Scene()
         self._watched: frozenset[tuple[ViewName, str]] = frozenset()
         self._views: dict[ViewName, View] = {}
+        self._idle_ns: dict[tuple[ViewName, str], int] = {}  # since when nobody watches it
         self._frames = _Frames(metrics, clock)
         self._untold: dict[ViewName, Layout] = {}  # a broken tick's layout goes out with the next
         self._keyframes_wanted: set[tuple[ViewName, str]] = set()
@@ -238,12 +241,22 @@ class VideoMixer:
         return view
 
     def _close_unwatched(self, scene: Scene) -> None:
-        """Free what nobody watches any more; it is made anew when somebody does."""
-        if scene.watched is self._watched:
-            return
-        self._watched = scene.watched
-        for name in list(self._views):
-            renditions = {r for v, r in scene.watched if v == name}
+        """Free what nobody watched for a while; it is made anew when somebody does.
+
+        Who goes to and fro between views or renditions must not cost an encoder each time.
+        """
+        now_ns = self._clock.now_ns()
+        if scene.watched is not self._watched:
+            self._idle_ns.update(dict.fromkeys(self._watched - scene.watched, now_ns))
+            for stream in scene.watched & self._idle_ns.keys():
+                del self._idle_ns[stream]
+                self._keyframes_wanted.add(stream)  # who comes back cannot use less
+            self._watched = scene.watched
+        expired = [s for s, since_ns in self._idle_ns.items() if now_ns - since_ns >= IDLE_NS]
+        for stream in expired:
+            del self._idle_ns[stream]
+        for name in {name for name, _ in expired} & self._views.keys():
+            renditions = {r for v, r in (*scene.watched, *self._idle_ns) if v == name}
             self._views[name].keep_only(renditions)
             if not renditions:
                 del self._views[name]

@@ -144,6 +144,7 @@ class _Site:
                 name=request.query.get("name"),
                 previous=request.headers.get(SESSION_HEADER),
                 screen=source == "screen",
+                address=request.remote or "",
             ),
             offer,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import secrets
 from collections.abc import Mapping
@@ -60,6 +61,8 @@ class Request:
     name: str | None = None
     previous: str | None = None
     screen: bool = False
+    address: str = ""
+    """The client's, as far as HTTP shows it."""
 
 
 class Session:
@@ -73,6 +76,7 @@ class Session:
         self.secret = secret
         self.room = ""
         self.state: Literal["pending", "connected", "ended"] = "pending"
+        self.address = ""
         self._owner = owner
         self._parts = parts
         self._offer = offer
@@ -99,6 +103,7 @@ class Session:
         """Take a seat; ClientError if there is none."""
         audio, video = self._offer.audio, self._offer.video
         self.room = request.room.lower()
+        self.address = _network_of(request.address)
         self._member = rooms.join(
             JoinRequest(
                 room=request.room,
@@ -188,11 +193,11 @@ class Session:
             )
         if self.state != "pending" or self._pc is None:
             return
-        spare = sdp.CANDIDATES_MAX - self._candidates
-        dropped = fragment.candidates[spare:]
-        if dropped:
-            self._parts.metrics.drops.labels(queue="candidates", why="full").inc(len(dropped))
-        for candidate in fragment.candidates[:spare]:
+        for candidate in fragment.candidates:
+            # Looked at each time: other fragments of this client come while one is awaited.
+            if self._candidates >= sdp.CANDIDATES_MAX:
+                self._parts.metrics.drops.labels(queue="candidates", why="full").inc()
+                continue
             self._candidates += 1
             await self._pc.addIceCandidate(candidate)
 
@@ -329,6 +334,15 @@ def _codecs(kind: str, *mime_types: str) -> list[RTCRtpCodecCapability]:
     return [codec for wanted in mime_types for codec in known if codec.mimeType.lower() == wanted]
 
 
+def _network_of(address: str) -> str:
+    """Whom an address counts for: an IPv6 client has a whole /64 of them (RFC 6177)."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(found if found.version == 4 else ipaddress.ip_network((found, 64), strict=False))
+
+
 class Sessions:
     """All sessions of a server, by secret. It starts and stops them; ``close`` ends all."""
 
@@ -347,10 +361,18 @@ class Sessions:
         """How many have been answered and have not connected yet."""
         return sum(session.state == "pending" for session in self._by_secret.values())
 
+    def _pending_from(self, address: str) -> int:
+        """How many of those come from one network: it may hold half of all places at most."""
+        network = _network_of(address)
+        return sum(
+            session.state == "pending" and session.address == network
+            for session in self._by_secret.values()
+        )
+
     async def open(self, request: Request, offer_text: str) -> tuple[Session, str]:
         """Answer an offer: the new session and the SDP answer. ClientError if it is refused."""
         limit = self._parts.config.limits.pending
-        if self.pending >= limit:
+        if self.pending >= limit or self._pending_from(request.address) >= -(-limit // 2):
             raise TooMany(
                 "Too many callers are connecting right now; try again in a moment.",
                 retry_after_s=RETRY_AFTER_S,

@@ -135,6 +135,47 @@ def test_views_and_renditions_cost_once_however_many_watch_and_nothing_unwatched
         assert sample(desk.metrics, "calliope_encode_seconds_count") - before == encodings
 
 
+def test_who_goes_to_and_fro_costs_no_encoder_and_who_stays_away_lets_it_be_freed() -> None:
+    desk = Desk(("180p:300", "90p:100"))
+    people = (Person("p1", "Ada", camera=Camera(60)),)
+    low: Stream = ("grid", "90p")
+    both = frozenset({TOP, low})
+    desk.mixer.show(Scene(people, both))
+    desk.tick()
+    view = desk.mixer._views["grid"]
+    encoder = view.encoder("90p")
+    for _ in range(3):
+        desk.mixer.show(Scene(people, frozenset({TOP})))
+        desk.tick()
+        desk.clock.advance(s=4)
+        desk.mixer.show(Scene(people, both))
+        assert low in {key for _ in range(FPS) for key, _ in desk.tick().frames}
+        assert view.encoder("90p") is encoder
+    desk.mixer.show(Scene(people, frozenset({TOP})))
+    desk.tick()
+    desk.clock.advance(s=6)
+    desk.tick()
+    assert desk.mixer._views == {"grid": view}
+    assert view.encoder("90p") is not encoder
+    desk.mixer.show(Scene(people))
+    desk.tick()
+    desk.clock.advance(s=6)
+    desk.tick()
+    assert desk.mixer._views == {}
+
+
+def test_who_comes_back_to_a_stream_begins_at_a_keyframe() -> None:
+    desk = Desk(("180p:300", "90p:100"))
+    people = (Person("p1", "Ada", camera=Camera(60)),)
+    low: Stream = ("grid", "90p")
+    desk.mixer.show(Scene(people, frozenset({TOP, low})))
+    desk.tick(FPS)
+    desk.mixer.show(Scene(people, frozenset({TOP})))
+    desk.tick(FPS)
+    desk.mixer.show(Scene(people, frozenset({TOP, low})))
+    assert dict(desk.tick().frames)[low].keyframe
+
+
 def test_a_new_layout_lands_whole_in_the_frame_its_message_names() -> None:
     """Dark and bright cameras change places: no frame shows some of both layouts."""
     desk = Desk(("180p:1000",))

@@ -17,11 +17,12 @@ from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, WEBRTC_STRING, DataChu
 from av import AudioFrame
 
 from calliope.config import Config, IceConfig, LimitsConfig, ServerConfig
-from calliope.errors import RoomFull
+from calliope.errors import RoomFull, TooMany
 from calliope.media import EncodedAudio
+from calliope.transport import sdp
 from calliope.transport import session as session_module
 from calliope.transport.sctp_seams import CHUNKS_MAX, STREAMS_MAX
-from calliope.transport.session import Session
+from calliope.transport.session import Request, Session
 from tests.transport.calls import (
     FRAGMENT,
     Caller,
@@ -31,6 +32,7 @@ from tests.transport.calls import (
     until,
     without_candidates,
 )
+from tests.transport.media_peers import dropped
 from tests.transport.offers import CANDIDATE, UFRAG, offer
 from tests.transport.test_sdp import damage
 
@@ -288,6 +290,46 @@ async def test_offers_that_never_connect_are_capped_and_freed(
     assert all(member.left for member in rooms.members)
     await until(lambda: _open_sockets() <= before)
     assert (await server.post(offer())).status == 201
+
+
+async def test_one_network_cannot_take_the_places_of_all_others(tmp_path: Path) -> None:
+    async with house(tmp_path, config=Config(limits=LimitsConfig(pending=8))) as server:
+
+        async def is_taken(address: str) -> bool:
+            try:
+                await server.sessions.open(Request("demo", address=address), offer())
+            except TooMany:
+                return False
+            return True
+
+        for number in range(4):
+            assert await is_taken(f"2001:db8:1:2::{number:x}")
+        assert not await is_taken("2001:db8:1:2:ffff::1")
+        assert await is_taken("2001:db8:1:3::1")
+        for _ in range(3):
+            assert await is_taken("192.0.2.1")
+        assert not await is_taken("198.51.100.1")  # no place is left at all
+        assert server.sessions.pending == 8
+
+
+async def test_candidates_beyond_the_limit_are_dropped_and_counted_however_they_come(
+    server: House, rooms: FakeRooms
+) -> None:
+    session, _ = await server.sessions.open(Request("demo"), offer())
+    lines = [
+        f"a=candidate:{n} 1 udp 2130706431 198.51.100.7 {20_000 + n} typ host" for n in range(20)
+    ]
+    fragment = sdp.parse_fragment("\r\n".join(lines), session.mid)
+    added = []
+
+    async def add(candidate: object) -> None:
+        await asyncio.sleep(0)  # others come in between
+        added.append(candidate)
+
+    session._pc.addIceCandidate = add  # type: ignore[union-attr, method-assign]
+    await asyncio.gather(*(session.trickle(fragment) for _ in range(4)))
+    assert len(added) == sdp.CANDIDATES_MAX
+    assert dropped(server.metrics, "candidates", "full") == 80 - sdp.CANDIDATES_MAX
 
 
 async def test_damaged_offers_are_answered_or_refused_and_never_break_the_server(
