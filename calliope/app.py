@@ -128,8 +128,11 @@ class Server:
         self._collector.start()
 
     async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            due_s = loop.time() + SWEEP_SPACING_S
             await asyncio.sleep(SWEEP_SPACING_S)
+            self.metrics.loop_lag_s.observe(max(0.0, loop.time() - due_s))
             self.rooms.sweep()
             self._collector.look(self.sessions.count)
 
