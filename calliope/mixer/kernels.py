@@ -45,17 +45,20 @@ _INT = types.int64
 def fill(target: Plane, at: int, stride: int, w: int, h: int, value: int) -> None:
     """Set a rectangle to one value."""
     for _ in range(h):
-        for x in range(w):
-            target[at + x] = value
+        row = target[at : at + w]  # indices that begin at 0 become vectors, at + x does not
+        for x in range(row.size):
+            row[x] = value
         at += stride
 
 
 @kernel
 def fade(target: Plane, at: int, stride: int, w: int, h: int, towards: int, keep: int) -> None:
     """Move a rectangle towards one value: ``keep`` of 256 of the difference is left."""
+    rest = towards * (256 - keep) + 128
     for _ in range(h):
-        for x in range(w):
-            target[at + x] = (np.int32(target[at + x]) * keep + towards * (256 - keep) + 128) >> 8
+        row = target[at : at + w]
+        for x in range(row.size):
+            row[x] = (row[x] * keep + rest) >> 8
         at += stride
 
 
