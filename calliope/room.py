@@ -474,8 +474,8 @@ class Room:
             auto: ViewName = "presenter" if shared else "grid"
             view = auto if member.view == "auto" else member.view
             wanted = (view, self._renditions[member.ladder.rung])
-            if wanted == member.stream:
-                member.next_stream, member.held = None, False
+            if wanted == member.stream and not member.held:
+                member.next_stream = None
             elif wanted != member.next_stream:
                 member.next_stream = wanted
                 self.video_mixer.request_keyframe(*wanted)

@@ -470,6 +470,24 @@ def test_who_has_a_narrow_link_gets_the_small_rendition_and_nobody_else() -> Non
     assert house.video.keyframes[-1] == ("grid", "180p")
 
 
+def test_who_is_moved_back_before_the_keyframe_came_lacks_frames_and_waits_for_another() -> None:
+    house = House()
+    ada = house.join("Ada")
+    house.video.tick(0)
+    watch(house, ada, seconds=2, estimate_bps=1_500_000)
+    watch(house, ada, seconds=1, estimate_bps=170_000)
+    house.video.tick(3000, keyframe=False)
+    house.video.keyframes.clear()
+    watch(house, ada, seconds=8, estimate_bps=9_000_000)
+    assert ada.member.ladder.rung == 0
+    assert house.video.keyframes[-1] == ("grid", "720p")
+    house.video.tick(6000, keyframe=False)
+    assert len(ada.outlet.video) == 1
+    house.video.tick(9000)
+    house.video.tick(12000, keyframe=False)
+    assert [frame.pts_90k for frame in ada.outlet.video] == [0, 9000, 12000]
+
+
 def test_nobody_watching_a_rendition_lets_its_encoder_stop() -> None:
     house = House()
     ada = house.join("Ada")
