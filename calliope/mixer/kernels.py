@@ -58,7 +58,7 @@ def fade(target: Plane, at: int, stride: int, w: int, h: int, towards: int, keep
     for _ in range(h):
         row = target[at : at + w]
         for x in range(row.size):
-            row[x] = (row[x] * keep + rest) >> 8
+            row[x] = (np.int32(row[x]) * keep + rest) >> 8
         at += stride
 
 
