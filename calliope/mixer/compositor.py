@@ -130,6 +130,8 @@ class TileCompositor(ABC):
             shown.slots = [Slot() for _ in tiles]
         touched = int(moved and not tiles)
         for picture, slot in zip(pictures, shown.slots, strict=True):
+            if picture is slot.picture and not slot.overlay.missing:
+                continue
             if self._refresh(picture, slot):
                 if picture.frame is None:
                     _paint_empty(canvas, picture, slot.overlay)
