@@ -1,24 +1,28 @@
 """A bad network, and Chromium behind it: a UDP relay loses, delays, repeats, reorders and limits.
 
 Two viewers sit in one page, so that what the machine does to the one it does to the other: *far*
-behind a bad network, *near* behind a good one. What is said of far is said against near.
+behind a bad network, *near* behind a good one. What is said of far is said against near. Firefox
+comes first, so that it has the machine for itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import async_playwright
 
+from tests.e2e.firefox import firefox
 from tests.e2e.noise_camera import NoiseCamera
 from tests.e2e.page_driver import launch
 from tests.e2e.server_process import run_server
@@ -56,6 +60,7 @@ _OFFER = """async (name) => {
 }"""
 _ANSWER = "([name, sdp]) => peers[name].pc.setRemoteDescription({type: 'answer', sdp})"
 Counts: TypeAlias = dict[str, float]
+Ask: TypeAlias = Callable[[str, object], Awaitable[Any]]
 
 _STATE = """async (name) => {
     const {pc, height} = peers[name];
@@ -76,14 +81,14 @@ _COUNTED = ("height", "decoded", "frozen_s", "delay_s", "emitted", "lost", "nack
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One viewer in the page."""
+    """One viewer in a page; ``ask`` calls a function of the page with one argument."""
 
-    page: Page
+    ask: Ask
     name: str
 
     async def now(self) -> Counts:
         """Its counters, all zero before the first frame."""
-        state = await self.page.evaluate(_STATE, self.name)
+        state = await self.ask(_STATE, self.name)
         return dict(state) if state else dict.fromkeys(_COUNTED, 0)
 
     async def until_height(self, height: int, *, timeout_s: float = 60.0) -> float:
@@ -98,7 +103,7 @@ class Peer:
         """Wait for a frame that is shown after this moment; when that was, in Unix seconds."""
         start_s = time.monotonic()
         script = "([name, at]) => peers[name].frames.find((shown) => shown > at) ?? null"
-        while (shown := await self.page.evaluate(script, [self.name, unix_s * 1000])) is None:
+        while (shown := await self.ask(script, [self.name, unix_s * 1000])) is None:
             assert time.monotonic() < start_s + timeout_s, "the picture stands still"
             await asyncio.sleep(0.02)
         return float(shown) / 1000
@@ -132,13 +137,13 @@ class Network:
         pytest.fail(f"never in {len(seen)} times: {seen}")
 
 
-async def _join(page: Page, http: ClientSession, url: str, name: str, relay: Relay) -> Peer:
-    offer = without_candidates(await page.evaluate(_OFFER, name))
+async def _join(ask: Ask, http: ClientSession, url: str, name: str, relay: Relay) -> Peer:
+    offer = without_candidates(await ask(_OFFER, name))
     async with http.post(f"{url}/api/rooms/net/sessions", data=offer, headers=SDP) as response:
         answer = await response.text()
         assert response.status == 201, answer
-    await page.evaluate(_ANSWER, [name, relay.lead(answer)])
-    peer = Peer(page, name)
+    await ask(_ANSWER, [name, await relay.lead(answer)])
+    peer = Peer(ask, name)
     await peer.until_height(BEST)
     return peer
 
@@ -157,8 +162,8 @@ async def _publish(http: ClientSession, url: str) -> RTCPeerConnection:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def network() -> AsyncIterator[Network]:
-    good, bad = await Relay().open(), await Relay(seed=2).open()
+async def call() -> AsyncIterator[Network]:
+    good, bad = Relay(), Relay(seed=2)
     async with (
         run_server(*SMALLER) as server,
         ClientSession() as http,
@@ -168,8 +173,8 @@ async def network() -> AsyncIterator[Network]:
         browser = await launch(playwright)
         page = await browser.new_page(viewport={"width": 400, "height": 400})
         await page.goto(f"{server.url}/healthz")
-        near = await _join(page, http, server.url, "near", good)
-        far = await _join(page, http, server.url, "far", bad)
+        near = await _join(page.evaluate, http, server.url, "near", good)
+        far = await _join(page.evaluate, http, server.url, "far", bad)
         yield Network(far, near, bad)
         await browser.close()
         await publisher.close()
@@ -177,15 +182,40 @@ async def network() -> AsyncIterator[Network]:
     bad.close()
 
 
-@pytest_asyncio.fixture(autouse=True, loop_scope="module")
-async def mended(network: Network) -> AsyncIterator[None]:
+@pytest_asyncio.fixture(loop_scope="module")
+async def network(call: Network) -> Network:
     """Each story begins with both on the best picture, over a good network."""
-    for road in (network.relay.up, network.relay.down):
+    for road in (call.relay.up, call.relay.down):
         road.loss = road.repeated = road.reordered = 0.0
         road.limit_bps, road.dark = None, False
-    await network.far.until_height(BEST)
-    await network.near.until_height(BEST)
-    yield
+    await call.far.until_height(BEST)
+    await call.near.until_height(BEST)
+    return call
+
+
+async def test_firefox_is_moved_down_and_up_as_well(tmp_path: Path) -> None:
+    relay = Relay()
+    async with run_server(*SMALLER) as server, ClientSession() as http, firefox(tmp_path) as fox:
+
+        async def ask(script: str, argument: object) -> Any:
+            return await fox.evaluate(f"({script})({json.dumps(argument)})")
+
+        publisher = await _publish(http, server.url)
+        await fox.goto(f"{server.url}/healthz")
+        # who may not use a microphone is given no addresses of this machine
+        await fox.evaluate("navigator.mediaDevices.getUserMedia({audio: true}).then(() => true)")
+        viewer = await _join(ask, http, server.url, "fox", relay)
+        relay.down.limit_bps = 200_000
+        await viewer.until_height(LEAST)
+        before = await viewer.now()
+        await asyncio.sleep(4)
+        after = await viewer.now()
+        assert after["decoded"] - before["decoded"] > 20  # the small picture moves
+        relay.down.limit_bps = None
+        await viewer.until_height(BEST)
+        assert after["height"] == LEAST
+        await publisher.close()
+    relay.close()
 
 
 async def test_five_percent_of_loss_both_ways_hardly_stops_the_picture(network: Network) -> None:

@@ -105,7 +105,7 @@ def _same(end: _End) -> _End:
 
 
 class Relay:
-    """``up`` leads to the server, ``down`` to the client. Open it, lead the client, close it."""
+    """``up`` leads to the server, ``down`` to the client. Lead a client once, then close it."""
 
     def __init__(self, seed: int = 1) -> None:
         self.up = Road(seed)
@@ -115,20 +115,21 @@ class Relay:
         self._inside = _End(self._from_client)
         self._outside = _End(self._from_server)
 
-    async def open(self) -> Relay:
-        loop = asyncio.get_running_loop()
-        for end in (self._inside, self._outside):
-            await loop.create_datagram_endpoint(partial(_same, end), local_addr=("127.0.0.1", 0))
-        return self
+    async def lead(self, answer: str) -> str:
+        """The server's answer with this relay as its only candidate, in the first section.
 
-    def lead(self, answer: str) -> str:
-        """The server's answer with this relay as its only candidate, in the first section."""
+        It listens on the same address as the server: Firefox uses no loopback one.
+        """
         found = _CANDIDATE.search(answer)
         assert found is not None, answer
-        self._server = found[3], int(found[4])
+        host = found[3]
+        self._server = host, int(found[4])
+        loop = asyncio.get_running_loop()
+        for end in (self._inside, self._outside):
+            await loop.create_datagram_endpoint(partial(_same, end), local_addr=(host, 0))
         assert self._inside.transport is not None
         port = self._inside.transport.get_extra_info("sockname")[1]
-        own = f"a=candidate:1 1 udp {found[2]} 127.0.0.1 {port} typ host\r\n"
+        own = f"a=candidate:1 1 udp {found[2]} {host} {port} typ host\r\n"
         head, first, rest = answer.partition("\r\nm=")
         plain = _OTHERS.sub("", rest)
         line, _, body = plain.partition("\r\n")
