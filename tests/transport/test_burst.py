@@ -145,6 +145,15 @@ def test_what_does_not_fit_is_refused_and_not_written(ends: Ends) -> None:
 def test_a_closed_socket_takes_nothing(ends: Ends) -> None:
     ends.source.close()
     assert ends.send(1, (b"x", b"y")) == 0
+    assert ends.send(3, (b"x",)) == 0
+
+
+def test_a_single_packet_leaves_nothing_of_itself_in_the_next(ends: Ends) -> None:
+    for number, size in enumerate((1200, 1, 90)):
+        payload = bytes([number]) * size
+        assert ends.send(number, (payload,), ends_frame=number == 0) == 1
+        packet = read_packet(ends.receive())
+        assert (packet.payload, packet.marker, packet.sequence) == (payload, number == 0, number)
 
 
 def test_another_address_is_followed(ends: Ends) -> None:
@@ -166,10 +175,10 @@ async def test_both_ways_reach_a_stock_client(
 ) -> None:
     if not native:
 
-        def absent() -> int:
-            raise OSError("no sendmmsg")
+        def absent(name: str) -> int:
+            raise OSError(f"no {name}")
 
-        monkeypatch.setattr(burst, "_sendmmsg_address", absent)
+        monkeypatch.setattr(burst, "_libc_address", absent)
     call = StockCall(video=GreyTrack())
     await call.offer()
     await call.answer()
