@@ -10,13 +10,13 @@ import av
 import numpy as np
 from aiortc import MediaStreamTrack
 
-FPS = 15
+FPS = 10
 _SIZE = (320, 180)
 _FRAMES = 30
 
 
 class NoiseCamera(MediaStreamTrack):
-    """Blocks that wander, with grain on them, 15 pictures a second; seeded."""
+    """Blocks that wander, with grain on them, 10 pictures a second; seeded."""
 
     kind = "video"
 
@@ -25,11 +25,13 @@ class NoiseCamera(MediaStreamTrack):
         self._frames = [_picture(seed, index) for index in range(_FRAMES)]
         self._start_s = time.monotonic()
         self._index = -1
+        self.sent = 0
 
     async def recv(self) -> av.VideoFrame:
         passed_s = time.monotonic() - self._start_s
         index = self._index = max(self._index + 1, int(passed_s * FPS))  # no catching up
         await asyncio.sleep(max(0.0, index / FPS - passed_s))
+        self.sent += 1
         frame = self._frames[index % _FRAMES]
         frame.pts = index * 90_000 // FPS
         frame.time_base = fractions.Fraction(1, 90_000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -116,6 +117,19 @@ class Network:
     far: Peer
     near: Peer
     relay: Relay
+    way_in: Relay
+    """Between the camera that they see and the server."""
+    camera: NoiseCamera
+    metrics: str
+    http: ClientSession
+
+    async def composed(self) -> float:
+        """How many frames of the camera the server has put into its picture."""
+        async with self.http.get(self.metrics) as response:
+            found = re.search(
+                r"^calliope_frame_age_seconds_count (\S+)", await response.text(), re.M
+            )
+        return float(found[1]) if found else 0.0
 
     async def watch(self, seconds: float) -> tuple[Counts, Counts]:
         """What far and near counted over so long."""
@@ -148,44 +162,47 @@ async def _join(ask: Ask, http: ClientSession, url: str, name: str, relay: Relay
     return peer
 
 
-async def _publish(http: ClientSession, url: str) -> RTCPeerConnection:
+async def _publish(
+    http: ClientSession, url: str, camera: NoiseCamera, relay: Relay
+) -> RTCPeerConnection:
     """Somebody whose camera the viewers see; takes nothing, to leave the machine in peace."""
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    pc.addTransceiver(NoiseCamera(), "sendonly")
+    pc.addTransceiver(camera, "sendonly")
     await pc.setLocalDescription(await pc.createOffer())
-    offer = pc.localDescription.sdp
+    offer = without_candidates(pc.localDescription.sdp)
     async with http.post(f"{url}/api/rooms/net/sessions", data=offer, headers=SDP) as response:
         answer = await response.text()
         assert response.status == 201, answer
-    await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+    await pc.setRemoteDescription(RTCSessionDescription(await relay.lead(answer), "answer"))
     return pc
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def call() -> AsyncIterator[Network]:
-    good, bad = Relay(), Relay(seed=2)
+    good, bad, way_in = Relay(), Relay(seed=2), Relay(seed=3)
+    camera = NoiseCamera()
     async with (
         run_server(*SMALLER) as server,
         ClientSession() as http,
         async_playwright() as playwright,
     ):
-        publisher = await _publish(http, server.url)
+        publisher = await _publish(http, server.url, camera, way_in)
         browser = await launch(playwright)
         page = await browser.new_page(viewport={"width": 400, "height": 400})
         await page.goto(f"{server.url}/healthz")
         near = await _join(page.evaluate, http, server.url, "near", good)
         far = await _join(page.evaluate, http, server.url, "far", bad)
-        yield Network(far, near, bad)
+        yield Network(far, near, bad, way_in, camera, f"{server.url}/metrics", http)
         await browser.close()
         await publisher.close()
-    good.close()
-    bad.close()
+    for relay in (good, bad, way_in):
+        relay.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def network(call: Network) -> Network:
     """Each story begins with both on the best picture, over a good network."""
-    for road in (call.relay.up, call.relay.down):
+    for road in (call.relay.up, call.relay.down, call.way_in.up, call.way_in.down):
         road.loss = road.repeated = road.reordered = 0.0
         road.limit_bps, road.dark = None, False
     await call.far.until_height(BEST)
@@ -194,13 +211,13 @@ async def network(call: Network) -> Network:
 
 
 async def test_firefox_is_moved_down_and_up_as_well(tmp_path: Path) -> None:
-    relay = Relay()
+    relay, way_in = Relay(), Relay()
     async with run_server(*SMALLER) as server, ClientSession() as http, firefox(tmp_path) as fox:
 
         async def ask(script: str, argument: object) -> Any:
             return await fox.evaluate(f"({script})({json.dumps(argument)})")
 
-        publisher = await _publish(http, server.url)
+        publisher = await _publish(http, server.url, NoiseCamera(), way_in)
         await fox.goto(f"{server.url}/healthz")
         # who may not use a microphone is given no addresses of this machine
         await fox.evaluate("navigator.mediaDevices.getUserMedia({audio: true}).then(() => true)")
@@ -216,6 +233,7 @@ async def test_firefox_is_moved_down_and_up_as_well(tmp_path: Path) -> None:
         assert after["height"] == LEAST
         await publisher.close()
     relay.close()
+    way_in.close()
 
 
 async def test_five_percent_of_loss_both_ways_hardly_stops_the_picture(network: Network) -> None:
@@ -268,6 +286,25 @@ async def test_packets_out_of_order_and_twice_do_no_harm(network: Network) -> No
     await network.comes_to(none_the_worse, seconds=3)
     assert network.relay.down.disturbed - disturbed > 30
     await network.far.until_height(BEST)
+
+
+async def test_five_percent_of_loss_both_ways_costs_a_camera_hardly_a_frame(
+    network: Network,
+) -> None:
+    road = network.way_in.up
+    road.loss = network.way_in.down.loss = 0.05
+    lost, seen = road.lost, []
+    for _ in range(8):
+        before = await network.composed() - network.camera.sent
+        sent = network.camera.sent
+        await asyncio.sleep(4)
+        missing = before - (await network.composed() - network.camera.sent)
+        seen.append(missing / (network.camera.sent - sent))
+        if seen[-1] < 0.05:
+            break
+    else:
+        pytest.fail(f"shares of the frames that were never seen: {seen}")
+    assert road.lost - lost > 10
 
 
 async def test_only_who_sits_behind_200_kbit_gets_the_small_picture_and_only_so_long(
