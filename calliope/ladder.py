@@ -146,6 +146,8 @@ class _Signs:
         self._start_ns = now_ns
         self._sent: deque[tuple[int, int]] = deque()
         self._estimates: deque[tuple[int, int]] = deque()
+        self.fell: int | None = None
+        """The estimate, if it fell within the window."""
         self._low_since_ns: int | None = None
         self._first = self._window = self._report
         self._shares: deque[_Share] = deque(maxlen=2)
@@ -154,8 +156,11 @@ class _Signs:
 
     def note(self, now_ns: int, link: Link) -> None:
         _push(self._sent, (now_ns, link.sent_bytes), now_ns - WINDOW_NS)
+        self.fell = None
         if link.estimate_bps is not None:
             _push(self._estimates, (now_ns, link.estimate_bps), now_ns - WINDOW_NS)
+            if link.estimate_bps < FELL * max(bps for _, bps in self._estimates):
+                self.fell = link.estimate_bps
         if link.report is not None and link.report is not self._report:
             self._note_report(link.report)
         low = self.fell is not None and self.fell < ALONE * self.sent_bps
@@ -192,14 +197,10 @@ class _Signs:
         (first_ns, first), (last_ns, last) = self._sent[0], self._sent[-1]
         return (last - first) * 8_000_000_000 // max(1, last_ns - first_ns)
 
-    @property
-    def fell(self) -> int | None:
-        """The estimate, if it fell within the window."""
-        if not self._estimates:
-            return None
-        estimate = self._estimates[-1][1]
-        highest = max(bps for _, bps in self._estimates)
-        return estimate if estimate < FELL * highest else None
+    def has_news(self, link: Link) -> bool:
+        """Whether the link tells anything that it did not tell before."""
+        estimate_bps = self._estimates[-1][1] if self._estimates else None
+        return link.report is not self._report or link.estimate_bps != estimate_bps
 
     def queue_ms(self, round_trips: int) -> float:
         """The shortest queue in the last so many round trips; 0 while there were fewer."""
@@ -257,6 +258,7 @@ class Ladder:
         self._climb_ns = 0  # no probe before this
         self._probe: tuple[int, int] | None = None  # when it began, what was sent then
         self._was_limited = rung > 0
+        self._step = Step(rung)
 
     def decide(self, now_ns: int, link: Link, rungs_bps: Sequence[int]) -> Step:
         """Where the viewer belongs now. ``rungs_bps`` are the renditions' bitrates, best first."""
@@ -265,6 +267,8 @@ class Ladder:
             self._climb_ns = now_ns + WAITS_NS[0]
             self._signs.restart(now_ns)
         signs = self._signs
+        if self.rung == 0 and signs.fell is None and not signs.has_news(link):
+            return self._step  # as for most viewers at most times
         signs.note(now_ns, link)
         if self._probe is not None:
             self._judge_probe(now_ns, self._probe[0])
@@ -275,7 +279,8 @@ class Ladder:
         if self.rung == 0 and now_ns - self._moved_ns > PROVEN_NS:
             self._failures = 0
         pace = 2 * rungs_bps[self.rung] if self._was_limited else None
-        return Step(self.rung, self._padding(now_ns, rungs_bps), pace)
+        self._step = Step(self.rung, self._padding(now_ns, rungs_bps), pace)
+        return self._step
 
     def _descend(self, now_ns: int, carried_bps: int, rungs_bps: Sequence[int]) -> None:
         last = len(rungs_bps) - 1
