@@ -23,6 +23,7 @@ from aiohttp import ClientSession
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from playwright.async_api import async_playwright
 
+from calliope.uplink import BITS_PER_PIXEL
 from tests.e2e.firefox import firefox
 from tests.e2e.noise_camera import NoiseCamera
 from tests.e2e.page_driver import launch
@@ -305,6 +306,19 @@ async def test_five_percent_of_loss_both_ways_costs_a_camera_hardly_a_frame(
     else:
         pytest.fail(f"shares of the frames that were never seen: {seen}")
     assert road.lost - lost > 10
+
+
+async def test_a_camera_without_a_channel_sends_what_its_tile_takes(network: Network) -> None:
+    """It has no ``uplink`` message; of itself aiortc sends this noise at 500 kbit/s and more."""
+    tile_bps = 640 * 360 * 15 * BITS_PER_PIXEL
+    seen = []
+    for _ in range(8):
+        before = network.way_in.up.passed_bytes
+        await asyncio.sleep(3)
+        seen.append((network.way_in.up.passed_bytes - before) * 8 / 3)
+        if 0.3 * tile_bps < seen[-1] < 1.4 * tile_bps:
+            return
+    pytest.fail(f"{tile_bps:.0f} bit/s were asked for, these came: {seen}")
 
 
 async def test_only_who_sits_behind_200_kbit_gets_the_small_picture_and_only_so_long(
