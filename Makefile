@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run demo test bench load lint format types wheel lock clean
+.PHONY: help run demo test bench bench-report load lint format types wheel lock clean
 
 ARGS ?=
 PY := .venv/bin/python
@@ -19,7 +19,7 @@ TEST_PACKAGES := libfribidi0 chromium firefox-esr fonts-dejavu-core fonts-noto-c
     fonts-noto-color-emoji tesseract-ocr
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 run: $(READY) ## serve on http://0.0.0.0:8050
 	@.ci/need $(RUN_PACKAGES) || echo "Going on without: some scripts are drawn unshaped." >&2
@@ -32,10 +32,18 @@ test: $(TEST_READY) $(NODE_READY) ## run every test
 	@.ci/need $(TEST_PACKAGES)
 	@$(PY) -m pytest $(ARGS)
 
-bench: $(TEST_READY) ## run every benchmark; results also in artefacts/bench.json
+bench: $(TEST_READY) ## run every benchmark into artefacts/; ARGS=--quick: the mixer's goals in a minute
 	@mkdir -p artefacts
-	@$(PY) -m pytest bench -o python_files='bench_*.py' --benchmark-sort=name \
-	    --benchmark-columns=min,median,stddev,rounds --benchmark-json=artefacts/bench.json $(ARGS)
+	@$(PY) -m bench.compositor_goals --json artefacts/compositor.json $(ARGS)
+	@$(PY) -m bench.plots artefacts/compositor.json artefacts
+	@[[ "$(ARGS)" == *--quick* ]] || $(PY) -m pytest bench -o python_files='bench_*.py' \
+	    --benchmark-sort=name --benchmark-columns=min,median,stddev,rounds \
+	    --benchmark-json=artefacts/bench.json
+
+bench-report: $(TEST_READY) ## measure the mixer's goals; renew the README's table and plots with them
+	@mkdir -p artefacts
+	@$(PY) -m bench.compositor_goals --json artefacts/compositor.json
+	@$(PY) -m bench.report artefacts/compositor.json
 
 load: $(TEST_READY) ## measure whole calls against their goals; ARGS="--quick" for two minutes
 	@$(PY) -m bench.load $(ARGS)

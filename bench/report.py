@@ -1,0 +1,59 @@
+"""Puts what was measured into the README: its table between two marks, and the plots.
+
+``python -m bench.report MEASURED.json`` (``make bench-report`` measures first). The README gets
+the goals, ``docs/measured.md`` also every grid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from bench import plots
+from bench.compositor_goals import Row, cell_table, table
+from bench.grids import Cell
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- measured: begin (make bench-report) -->", "<!-- measured: end -->"
+
+
+def between_marks(text: str, new: str) -> str:
+    """``text`` with everything between the marks replaced; ValueError without the marks."""
+    before, found, rest = text.partition(BEGIN)
+    _, closed, after = rest.partition(END)
+    if not found or not closed:
+        raise ValueError(f"no line {BEGIN!r} with {END!r} after it")
+    return f"{before}{BEGIN}\n{new}\n{END}{after}"
+
+
+def goals(measured: dict[str, Any]) -> str:
+    rows = [Row(**row) for row in measured["rows"]]
+    return f"Measured on: {measured['machine']}.\n\n{table(rows)}"
+
+
+def grids(measured: dict[str, Any]) -> str:
+    cells = [Cell(**cell) for cell in measured["cells"]]
+    return (
+        "# What the mixer's benchmark measured\n\n"
+        "Made by `make bench-report`. Others are given as multiples of our time: above 1 they take"
+        f" longer.\n\n{goals(measured)}\n\n## Every grid\n\n{cell_table(cells)}\n"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("measured", type=Path)
+    options = parser.parse_args()
+    measured = json.loads(options.measured.read_text())
+    plots.draw(measured, ROOT / "docs" / "images")
+    (ROOT / "docs" / "measured.md").write_text(grids(measured), encoding="utf-8")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(between_marks(text, goals(measured)), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
