@@ -7,7 +7,7 @@ something only when it *fell* below that; even then its machine may just have be
 lengthens round trips. What counts is what arrived: the reports' packets against those sent. So it
 is too much when little arrived and the estimate fell, when much is lost in two windows running
 (one is an outage: it asks for a keyframe, not for less), or when a queue stands. A link that
-carries more is found by adding padding up to what the next rendition needs, first half of it: if
+carries more is found by adding padding up to what the next rendition needs, first a part of it: if
 that arrives, the viewer moves up by one. A probe that failed is tried again later.
 
 Sources: draft-ietf-rmcat-gcc-02 (loss and delay as signs), RFC 3550 section 6.4 (reports); probing
@@ -64,9 +64,11 @@ WAITS_NS = (3000 * _MS, 6000 * _MS, 8000 * _MS)
 on. With the probes themselves the best one is back within 15 s whenever a limit is lifted."""
 PROVEN_NS = 10_000 * _MS
 """A rendition that lasts so long was the right one: the next wait is short again."""
-HALF_NS = 400 * _MS
-"""How long a probe goes half the way, to do little harm on a link that carries no more."""
-PROBE_NS = 1400 * _MS
+GENTLE_NS = 600 * _MS
+GENTLE_SHARE = 0.25
+"""A probe goes so much of the way for so long, to do little harm on a link that carries no more:
+its queue grows, but does not overflow."""
+PROBE_NS = 1600 * _MS
 PROBE_MAX_NS = 3000 * _MS
 """How long a probe takes, and at most where reports are rare."""
 
@@ -228,8 +230,8 @@ class _Signs:
         sent, fell = self.sent_bps, self.fell
         low = fell is not None and fell < BELOW * sent
         last = self._shares[-1] if self._shares else None
-        if last is not None and last.arrived < LITTLE and low:
-            return int(last.arrived * sent)
+        if last is not None and last.arrived < LITTLE and fell is not None and low:
+            return min(fell, int(last.arrived * sent))  # its window began before the trouble
         low_since_ns = self._low_since_ns
         stays = low_since_ns is not None and now_ns - low_since_ns >= STAYED_NS
         good = last is not None and last.arrived >= NOT_ALL and now_ns < self._share_ns + WINDOW_NS
@@ -344,7 +346,7 @@ class Ladder:
             return 0
         begun_ns, sent_bps = self._probe
         missing = max(0, round(rungs_bps[self.rung - 1] * HEADROOM) - sent_bps)
-        return missing // 2 if now_ns - begun_ns < HALF_NS else missing
+        return round(GENTLE_SHARE * missing) if now_ns - begun_ns < GENTLE_NS else missing
 
 
 def _push(points: deque[tuple[int, int]], point: tuple[int, int], since_ns: int) -> None:
