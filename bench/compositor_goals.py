@@ -237,7 +237,7 @@ def _grids(source: Size, cameras: Sequence[Sequence[Frame]], quick: bool) -> lis
     if quick:
         hd = source == HD
         return measure_grids(source, QUICK_COUNTS, 2, cameras=cameras, with_programs=hd)
-    return measure_grids(source, COUNTS, 3, cameras=cameras)
+    return measure_grids(source, COUNTS, 2 if source[0] > 641 else 3, cameras=cameras)
 
 
 class _Progress:

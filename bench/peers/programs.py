@@ -23,7 +23,7 @@ Size: TypeAlias = tuple[int, int]
 TIMEOUT_S = 120
 SHORT = 1
 """How many times the shorter run goes through the frames of each input."""
-FRAMES = 1200
+FRAMES = 800
 """About how many input frames the longer run handles more than the shorter one, all inputs
 together; at least 24 composed ones."""
 
