@@ -66,6 +66,10 @@ RESEND_GAP_NS = 20_000_000
 """A packet asked for twice within this is sent again once: the requests crossed."""
 RESEND_BUDGET = 200
 """Packets sent again to one viewer in one second, at most: NACKs cannot make us a flood."""
+TWICE_LOSS = 0.02
+TWICE_S = 0.01
+"""Where more than this gets lost, what is sent again follows once more a moment later: a browser
+asks for it a second time only after 100 ms, and what got lost twice stops the picture."""
 RESEND_SHARE = 0.5
 RESEND_BITS = 9600
 """On a narrow link, what is sent again takes at most this share of its pace, counted in packets of
@@ -296,6 +300,8 @@ class VideoOut:
         self._rtx_sequence = random.getrandbits(15)
         self._resend_allowance = float(RESEND_BUDGET)
         self._resend_ns = 0
+        self._twice: list[int] = []  # sent again, and soon once more
+        self._twice_timer: asyncio.TimerHandle | None = None
         self._bytes = 0  # of all that was sent, padding and what was sent again too
         self._pace_bps: int | None = None
         self._pad_bps = 0
@@ -417,6 +423,10 @@ class VideoOut:
         if self._pad_timer is not None:
             self._pad_timer.cancel()
             self._pad_timer = None
+        if self._twice_timer is not None:
+            self._twice_timer.cancel()
+            self._twice_timer = None
+        self._twice.clear()
         self._stream.stop()
 
     def receive_rtcp(self, packet: AnyRtcpPacket) -> None:
@@ -507,6 +517,8 @@ class VideoOut:
         self._resend_allowance = min(budget, self._resend_allowance + earned)
         self._resend_ns = now_ns
         block = extensions.write(sender.timeline.ntp_now())
+        # On a link that is lossy, not narrow: there is allowance to spare.
+        doubtful = self.loss > TWICE_LOSS and self._resend_allowance > budget / 2
         refused: Counter[str] = Counter()
         for sequence in lost:  # 6,000 of them fit into one datagram: refusing must be cheap
             number = sequence & 0xFFFF
@@ -521,8 +533,25 @@ class VideoOut:
                 continue
             self._resend_allowance -= 1
             self._send_again(number, block)
+            if doubtful:
+                self._twice.append(number)
+        if self._twice and self._twice_timer is None:
+            loop = asyncio.get_running_loop()
+            self._twice_timer = loop.call_later(TWICE_S, self._send_twice)
         for why, count in refused.items():
             self._drop(why, count)
+
+    def _send_twice(self) -> None:
+        """Send once more what was just sent again, without being asked."""
+        self._twice_timer = None
+        numbers, self._twice = self._twice, []
+        if self._extensions is None:
+            return
+        block = self._extensions.write(self._sender.timeline.ntp_now())
+        for number in numbers:
+            if self._history.holds(number) and self._resend_allowance >= 1:
+                self._resend_allowance -= 1
+                self._send_again(number, block)
 
     def _send_again(self, number: int, block: bytes) -> int:
         """Send once more what was sent under this number; returns its size in bytes."""

@@ -236,6 +236,30 @@ async def test_a_flood_of_nacks_costs_no_more_searches_than_packets_may_be_sent_
     viewer.out.close()
 
 
+async def test_on_a_lossy_link_what_is_sent_again_follows_once_more(viewer: Viewer) -> None:
+    viewer.out.started()
+    viewer.out.push(frame(3, keyframe=True))
+    first = viewer.sent()[0].sequence_number
+    viewer.out.receive_rtcp(nack(first))
+    assert len(viewer.sender.packets) == 4
+    await asyncio.sleep(3 * fanout.TWICE_S)
+    assert len(viewer.sender.packets) == 4
+    info = RtcpReceiverInfo(
+        ssrc=11, fraction_lost=26, packets_lost=1, highest_sequence=1, jitter=0, lsr=0, dlsr=0
+    )
+    for _ in range(5):
+        viewer.out.receive_rtcp(RtcpRrPacket(ssrc=5, reports=[info]))
+    viewer.out.receive_rtcp(nack(first + 1, first + 2))
+    await until(lambda: len(viewer.sender.packets) == 8)
+    again = [unwrap_rtx(p, payload_type=96, ssrc=11).sequence_number for p in viewer.sent()[4:]]
+    assert again == [first + 1, first + 2] * 2
+    viewer.out.receive_rtcp(nack(first))
+    viewer.out.close()
+    await asyncio.sleep(3 * fanout.TWICE_S)  # a timer that was left would send now
+    assert len(viewer.sender.packets) <= 9
+    viewer.out.close()
+
+
 async def test_nacks_cannot_make_a_flood(viewer: Viewer) -> None:
     viewer.out.started()
     viewer.out.push(frame(100, keyframe=True))
