@@ -110,6 +110,7 @@ class Bot:
         self._paused = False
         self._position = 0
         self._played = 0
+        self._marked = clock.now_ns(), 0
         self._camera = VideoOut(metrics, self._restart)
         self._microphone = Microphone()
         self._pc: PeerConnection | None = None
@@ -131,6 +132,17 @@ class Bot:
         """Seconds from POST to the first picture; None before it, and for an observer."""
         first_ns = self.video.first_frame_ns
         return None if first_ns is None else (first_ns - self._begun_ns) / NS_PER_S
+
+    def mark(self) -> None:
+        """Count anew from here on."""
+        self.video.mark()
+        self.audio.mark()
+        self._marked = self._clock.now_ns(), self._played
+
+    def sent_fps(self) -> float:
+        """Pictures sent a second since the last mark."""
+        since_ns, played = self._marked
+        return (self._played - played) * NS_PER_S / max(1, self._clock.now_ns() - since_ns)
 
     def sent_ns(self, number: int) -> int | None:
         """When the frame of this number of its loop left last; None: never."""

@@ -46,8 +46,9 @@ BUSY_LAG_S = 0.05
 class Options:
     """What to run. ``seconds`` None: until stopped. ``width`` and ``height`` are multiples of 4.
 
-    ``joins_per_s`` None: all at once. ``watched`` stamps the pictures, lets the first bot pip, and
-    sends one more audience member, who decodes. ``sound`` False: audience takes the picture only.
+    ``joins_per_s`` None: all at once. ``sound`` False: audience takes the picture only. ``watched``
+    stamps the pictures, lets the first bot pip, and sends one more audience member, who decodes;
+    ``observer_waits`` until told.
     """
 
     url: str = "http://127.0.0.1:8050"
@@ -61,6 +62,7 @@ class Options:
     insecure: bool = False
     joins_per_s: float | None = None
     watched: bool = False
+    observer_waits: bool = False
     sound: bool = True
 
     @property
@@ -78,6 +80,7 @@ class BotReport:
     first_frame_s: float | None
     fps: float
     kbps: float
+    sent_fps: float
     sound_packets: int
     lost_packets: int
     freezes: int
@@ -185,6 +188,10 @@ class Crowd:
     def __init__(self, options: Options, studio: Studio, clock: Clock) -> None:
         self.refused = asyncio.Event()
         """Set when there was no server within a minute."""
+        self.observing = asyncio.Event()
+        """Set it to let in an observer who waits."""
+        if not options.observer_waits:
+            self.observing.set()
         self.options = options
         self._studio = studio
         self._clock = clock
@@ -227,21 +234,25 @@ class Crowd:
     def connected(self) -> int:
         return sum(bot.connected for bot in self._bots.values())
 
+    @property
+    def _expected(self) -> int:
+        waits = self.options.watched and not self.observing.is_set()
+        return self.options.total - waits
+
     async def wait_joined(self, timeout_s: float) -> None:
         """Wait until all are in; TimeoutError with what went wrong."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self.connected < self.options.total:  # noqa: ASYNC110 - many bots, no event
+                while self.connected < self._expected:  # noqa: ASYNC110 - many bots, no event
                     await asyncio.sleep(0.05)
         except TimeoutError:
             why = f": {self._failures[-1]}" if self._failures else ""
-            raise TimeoutError(f"{self.connected} of {self.options.total} joined{why}") from None
+            raise TimeoutError(f"{self.connected} of {self._expected} joined{why}") from None
 
     def mark(self) -> None:
         """Count anew from here on."""
         for bot in self._bots.values():
-            bot.video.mark()
-            bot.audio.mark()
+            bot.mark()
         if self._observer is not None:
             self._observer.mark()
         self._strain.mark()
@@ -306,6 +317,8 @@ class Crowd:
         """One bot's life: it joins, stays, and comes back when it was put out."""
         if self.options.joins_per_s is not None:
             await asyncio.sleep(seat / self.options.joins_per_s)
+        if seat == self._watching_seat:
+            await self.observing.wait()
         sound = await self._sound(seat) if self._sends(seat) else ()
         previous: str | None = None
         while True:
@@ -385,6 +398,7 @@ class Crowd:
             first_frame_s=bot.first_frame_s,
             fps=video.frames / seconds,
             kbps=(video.bytes + audio.bytes) * 8 / 1000 / seconds,
+            sent_fps=bot.sent_fps(),
             sound_packets=audio.packets,
             lost_packets=video.lost + audio.lost,
             freezes=video.freezes,

@@ -210,9 +210,24 @@ async def test_a_watched_room_tells_how_late_pictures_and_pips_are(server: Serve
     assert report.joined == 2  # who decodes is not counted
     assert report.packets > 0
     assert all(bot.first_frame_s is not None for bot in report.bots)
+    assert all(0 < bot.sent_fps < 11 for bot in report.bots)
     text = "\n".join(report.lines())
     assert "picture, sender to composed: p50" in text
     assert "this tool used" in text
+
+
+async def test_an_observer_that_waits_is_let_in_later(server: Server) -> None:
+    with Studio() as studio:
+        options = _options(server, count=1, watched=True, observer_waits=True)
+        run = crowd.Crowd(options, studio, SystemClock())
+        async with run.running():
+            await run.wait_joined(30)
+            assert server.sessions.count == 1
+            assert run.report().sight is None
+            run.observing.set()
+            await run.wait_joined(30)
+            assert server.sessions.count == 2
+            assert run.report().sight is not None
 
 
 async def test_bots_join_no_faster_than_they_are_told(server: Server) -> None:
@@ -234,4 +249,4 @@ def test_a_tool_that_is_the_limit_says_so() -> None:
     assert "LIMIT" not in idle.lines()[-1]
 
 
-_A_BOT = crowd.BotReport("Ada", 0.1, 0.2, 30.0, 1200.0, 50, 0, 0, 0.0, 0.04)
+_A_BOT = crowd.BotReport("Ada", 0.1, 0.2, 30.0, 1200.0, 30.0, 50, 0, 0, 0.0, 0.04)
