@@ -71,6 +71,10 @@ class FirefoxPage:
         await self.command("session.new", capabilities={})
         tree = await self.command("browsingContext.getTree")
         self._context = tree["contexts"][0]["context"]
+        await self.resize(width, height)
+
+    async def resize(self, width: int, height: int) -> None:
+        """Make the window another size, in CSS pixels."""
         await self.command(
             "browsingContext.setViewport",
             context=self._context,
@@ -116,7 +120,10 @@ class FirefoxPage:
         await self._act({"type": "pointer", "id": "mouse", "actions": steps})
 
     async def type(self, text: str) -> None:
-        """Press keys, into whatever has the focus. ``\\ue007`` is Enter."""
+        """Press keys, into whatever has the focus. ``\\ue007`` is Enter.
+
+        Firefox presses no button for a key in a headless window: it never has the system's focus.
+        """
         keys = [
             {"type": kind, "value": character}
             for character in text

@@ -17,7 +17,21 @@ OPTIONS = (
 )
 GREEN = (120, 60, 70)
 GREEN_RGB = (28, 194, 0)  # BT.601, limited range
-ENTER = "\ue007"
+ENTER, ESCAPE = "\ue007", "\ue00c"
+HOSTILE = '<img src=x onerror="window.hurt=1">'
+STAGE = "document.querySelector('#stage-area').focus()"
+VIEW = "calliope.appliedLayout.view"
+# Headless, Firefox has no screen to share; what is captured is all that is not its own here.
+SCREEN = """(() => {
+    const canvas = Object.assign(document.createElement('canvas'), { width: 640, height: 360 });
+    const pen = canvas.getContext('2d');
+    setInterval(() => {
+        pen.fillStyle = `hsl(${Date.now() / 20 % 360} 80% 50%)`;
+        pen.fillRect(0, 0, 640, 360);
+    }, 60);
+    navigator.mediaDevices.getDisplayMedia = async () => canvas.captureStream(15);
+})()"""
+CAMERA = "document.querySelector('#own-video').srcObject?.getVideoTracks()[0]"
 
 PIXEL = """(async () => {
     const { tiles, canvas } = window.calliope.appliedLayout;
@@ -103,3 +117,104 @@ async def test_a_call_between_firefox_and_another_client(tmp_path: Path) -> None
             await fox.click("#leave")
             await fox.until("!document.querySelector('#ended-screen').hidden")
             await ada.meets("Ada")
+
+
+def seen_of(visitor: Visitor, name: str) -> dict[str, Any]:
+    """What this visitor was told last of the one called ``name``."""
+    known = [m["participant"] for m in visitor.messages if "participant" in m]
+    return next((each for each in reversed(known) if each["name"] == name), {})
+
+
+async def test_a_call_in_firefox_by_keys_and_mouse_at_the_size_of_a_phone_and_larger(
+    tmp_path: Path,
+) -> None:
+    async with (
+        run_server(*OPTIONS) as server,
+        visitors() as (http, present),
+        firefox(tmp_path, 360, 740) as fox,
+    ):
+        ada = Visitor(camera=Camera(GREEN))
+        present.append(ada)
+        await ada.call(http, f"{server.url}/fox", "Ada")
+        await fox.goto(f"{server.url}/fox")
+        await fox.until("document.activeElement.id === 'name'")
+        await fox.until("document.querySelector('#preview').videoWidth > 0")
+        await fox.type("Reynard" + ENTER)
+        await fox.until("calliope.appliedLayout?.tiles.length === 2")
+        await fox.until("document.querySelector('#status').hidden")
+        assert await fox.evaluate("document.documentElement.scrollWidth") <= 360
+        plates = "[...document.querySelectorAll('.plate')].map((plate) => plate.innerText)"
+        await fox.until(f"{plates}.sort().join() === 'Ada,Reynard'")
+
+        await fox.resize(1000, 700)
+        await fox.evaluate(STAGE)
+        await fox.type("m")
+        await until(lambda: bool(seen_of(ada, "Reynard").get("muted")))
+        await fox.type("m")
+        await until(lambda: not seen_of(ada, "Reynard")["muted"])
+        await fox.type("h")
+        await until(lambda: bool(seen_of(ada, "Reynard")["hand"]))
+
+        await fox.type("c" + HOSTILE + ENTER)
+        await until(lambda: (ada.last("chat") or {}).get("text") == HOSTILE)
+        ada.send({"type": "chat", "text": HOSTILE})
+        await fox.until("document.querySelectorAll('.line-text').length === 2")
+        lines = "[...document.querySelectorAll('.line-text')].map((line) => line.textContent)"
+        assert await fox.evaluate(lines) == [HOSTILE, HOSTILE]
+        assert await fox.evaluate("document.querySelector('#chat-log img')") is None
+        assert await fox.evaluate("window.hurt") is None
+        await fox.type(ESCAPE)
+        await fox.until("document.querySelector('#panel').hidden")
+
+        await fox.click("#tiles button")
+        await fox.until("'pinned' in document.querySelector('#picture').dataset")
+        await fox.click(".tile:not([inert]) button")
+        await fox.until("!('pinned' in document.querySelector('#picture').dataset)")
+
+        await fox.click("#more")
+        for chosen, shown in (("speaker", "speaker"), ("auto", "grid")):
+            await fox.click(f"[name=view][value={chosen}] + span")
+            await fox.until(f"{VIEW} === '{shown}'")
+        await fox.type(ESCAPE)
+
+        await fox.evaluate(SCREEN)
+        await fox.evaluate(STAGE)
+        await fox.type("s")
+        await fox.until(f"{VIEW} === 'presenter' && document.querySelector('.own-screen') !== null")
+        await until(lambda: (ada.layout() or {})["view"] == "presenter")
+        await fox.type("s")
+        await fox.until(f"{VIEW} === 'grid'")
+
+
+async def test_in_firefox_another_camera_and_a_restart_are_survived(
+    tmp_path: Path,
+) -> None:
+    async with (
+        run_server(*OPTIONS) as server,
+        visitors() as (http, present),
+        firefox(tmp_path) as fox,
+    ):
+        ada = Visitor(camera=Camera(GREEN))
+        present.append(ada)
+        await ada.call(http, f"{server.url}/fox", "Ada")
+        await fox.goto(f"{server.url}/fox")
+        await fox.until("document.querySelector('#preview').videoWidth > 0")
+        await fox.click("#join")
+        await fox.until("calliope.appliedLayout?.tiles.length === 2")
+        await fox.until(f"{CAMERA}?.readyState === 'live'")
+
+        before = await fox.evaluate(f"{CAMERA}.id")
+        await fox.click("#more")
+        await fox.click("#call-settings")
+        await fox.until("document.querySelector('#camera-select')?.value")
+        chosen = "document.querySelector('#camera-select').dispatchEvent(new Event('change'))"
+        await fox.evaluate(chosen)
+        await fox.until(f"{CAMERA} && {CAMERA}.id !== '{before}'")
+        await until(lambda: bool(seen_of(ada, "Guest").get("camera")))
+
+        await server.end()
+        await fox.until("calliope.phase === 'reconnecting'")
+        async with run_server(*OPTIONS, port=server.port):
+            await fox.until("calliope.phase === 'connected'")
+            await fox.until("calliope.appliedLayout?.tiles.length === 1")
+            await fox.until("document.querySelector('#status').hidden")
