@@ -1,8 +1,8 @@
 """When Python's garbage collector may look at everything: it stops every thread while it does.
 
-A full collection takes about a millisecond for a thousand objects: 75 ms were measured while 20
-people joined, and every tick and packet waited. Sessions are full of cycles, so it cannot be done
-without; but it can wait until somebody has left, and it need not come again at once.
+A full collection takes about a millisecond for a thousand objects, and every tick and packet
+waits. Sessions are full of cycles, so it cannot be done without; but it can wait until somebody has
+left, and it need not come again at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gc
 from calliope.clock import NS_PER_S, Clock
 
 ENDED_MAX = 16
-"""Sessions that may have ended before their garbage is collected; some 0.2 MB each."""
+"""Sessions that may have ended before their garbage is collected."""
 SPACING_NS = 10 * NS_PER_S
 """Full collections are at least so far apart, except when nobody is there to notice."""
 IDLE_NS = 600 * NS_PER_S
