@@ -103,7 +103,8 @@ async def test_a_code_is_what_another_encoder_makes_of_the_same_text(page: Page,
             continue
         picture = np.pad(255 * (1 - mine), 4, constant_values=255)
         scales = (4, 5, 6, 7, 8)
-        assert text in [read(np.kron(picture, np.ones((n, n), np.uint8))) for n in scales], text
+        sizes = (np.kron(picture, np.ones((n, n), np.uint8)) for n in scales)
+        assert any(read(size) == text for size in sizes), text
     assert same > len(texts) / 3
 
 
