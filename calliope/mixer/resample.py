@@ -110,8 +110,8 @@ class Rows:
     """The row pass: which source rows sum up to a line, and with what weights.
 
     ``start`` is int32 ``(count,)``, ``weight`` uint16 ``(count, taps)``. With ``exact`` 0 the
-    weights are fractions of 2^15 and a line holds samples times 128. Otherwise there are 2 or 4
-    taps, and they are whole numbers that sum to ``exact`` and are in proportion without rounding,
+    weights are fractions of 2^15 and a line holds samples times 128. Otherwise there are 2, 4 or
+    6 taps, and they are whole numbers that sum to ``exact`` and are in proportion without rounding,
     small enough for byte multiplication; a line holds samples times ``exact``. With ``wide`` they
     are only if samples are taken as signed bytes, which costs a little more.
     """
@@ -129,11 +129,11 @@ class Rows:
 
 def plan_rows(found: Taps, length: int) -> Rows:
     """The row pass for some taps over a source of ``length`` rows."""
-    width = 2 if found.width <= 2 else 4
-    if found.width <= 4 and length >= width:
+    width = -(-found.width // 2) * 2
+    if width <= 6 and length >= width:
         start, weight = _widened(found, length, width)
         common = int(np.gcd.reduce(weight, axis=None))
-        for wide in (False, True)[: width // 2]:
+        for wide in (False, True) if width == 4 else (False,):
             factor = _byte_factor(weight // common, found.unit // common, wide)
             if factor:
                 exact = (weight // common * factor).astype(np.uint16)

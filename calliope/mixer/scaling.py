@@ -89,13 +89,25 @@ COPY_AHEAD = 4
 
 
 @kernel(inline=True)
+def add_two_rows(
+    pixels: Plane, at: int, pitch: int, pairs: Bytes, low: Words, high: Words
+) -> tuple[Words, Words]:
+    """16 samples of two rows, weighted in whole numbers, added to what others came to."""
+    a, b = load_bytes(pixels, at), load_bytes(pixels, at + pitch)
+    return (
+        add_words(low, dot_bytes(interleave_low(a, b), pairs)),
+        add_words(high, dot_bytes(interleave_high(a, b), pairs)),
+    )
+
+
+@kernel(inline=True)
 def sum_of_two(
     pixels: Plane, at: int, pitch: int, pairs: Bytes, offset: Words, line: Line, to: int
 ) -> None:
     """16 samples of two rows, weighted in whole numbers."""
-    a, b = load_bytes(pixels, at), load_bytes(pixels, at + pitch)
-    store_words(line, to, add_words(dot_bytes(interleave_low(a, b), pairs), offset))
-    store_words(line, to + 8, add_words(dot_bytes(interleave_high(a, b), pairs), offset))
+    low, high = add_two_rows(pixels, at, pitch, pairs, offset, offset)
+    store_words(line, to, low)
+    store_words(line, to + 8, high)
 
 
 @kernel(inline=True)
@@ -110,12 +122,30 @@ def sum_of_four(
     to: int,
 ) -> None:
     """16 samples of four rows, weighted in whole numbers."""
-    a, b = load_bytes(pixels, at), load_bytes(pixels, at + pitch)
-    c, d = load_bytes(pixels, at + 2 * pitch), load_bytes(pixels, at + 3 * pitch)
-    low = add_words(dot_bytes(interleave_low(a, b), upper), offset)
-    high = add_words(dot_bytes(interleave_high(a, b), upper), offset)
-    store_words(line, to, add_words(low, dot_bytes(interleave_low(c, d), lower)))
-    store_words(line, to + 8, add_words(high, dot_bytes(interleave_high(c, d), lower)))
+    low, high = add_two_rows(pixels, at, pitch, upper, offset, offset)
+    low, high = add_two_rows(pixels, at + 2 * pitch, pitch, lower, low, high)
+    store_words(line, to, low)
+    store_words(line, to + 8, high)
+
+
+@kernel(inline=True)
+def sum_of_six(
+    pixels: Plane,
+    at: int,
+    pitch: int,
+    upper: Bytes,
+    middle: Bytes,
+    lower: Bytes,
+    offset: Words,
+    line: Line,
+    to: int,
+) -> None:
+    """16 samples of six rows, weighted in whole numbers."""
+    low, high = add_two_rows(pixels, at, pitch, upper, offset, offset)
+    low, high = add_two_rows(pixels, at + 2 * pitch, pitch, middle, low, high)
+    low, high = add_two_rows(pixels, at + 4 * pitch, pitch, lower, low, high)
+    store_words(line, to, low)
+    store_words(line, to + 8, high)
 
 
 @kernel(inline=True)
@@ -187,6 +217,12 @@ def sum_few(
         put_word(line, to + x, total)
 
 
+@kernel(inline=True)
+def pair_of(weight: Weights, tap: int) -> Bytes:
+    """Two weights of a byte each, repeated."""
+    return splat_pairs(unsigned_at(weight, tap) | unsigned_at(weight, tap + 1) << 8)
+
+
 @kernel
 def sum_rows(
     pixels: Plane,
@@ -208,22 +244,28 @@ def sum_rows(
     if last - first < 16:
         sum_few(pixels, at + first, pitch, weight, taps, exact, offset, line, first, last - first)
     elif exact and taps == 2 and not wide:
-        pairs = splat_pairs(unsigned_at(weight, 0) | unsigned_at(weight, 1) << 8)
+        pairs = pair_of(weight, 0)
         for x in range(first, end + 1, 16):
             sum_of_two(pixels, at + x, pitch, pairs, offsets, line, x)
         if (last - first) & 15:
             sum_of_two(pixels, at + end, pitch, pairs, offsets, line, end)
     elif exact and wide:
-        upper = splat_pairs(unsigned_at(weight, 0) | unsigned_at(weight, 1) << 8)
-        lower = splat_pairs(unsigned_at(weight, 2) | unsigned_at(weight, 3) << 8)
+        upper = pair_of(weight, 0)
+        lower = pair_of(weight, 2)
         rounding = splat_words(gain // 2)  # samples are centred as they are loaded
         for x in range(first, end + 1, 16):
             sum_of_wide(pixels, at + x, pitch, upper, lower, rounding, line, x)
         if (last - first) & 15:
             sum_of_wide(pixels, at + end, pitch, upper, lower, rounding, line, end)
+    elif exact and taps == 6:
+        upper, middle, lower = pair_of(weight, 0), pair_of(weight, 2), pair_of(weight, 4)
+        for x in range(first, end + 1, 16):
+            sum_of_six(pixels, at + x, pitch, upper, middle, lower, offsets, line, x)
+        if (last - first) & 15:
+            sum_of_six(pixels, at + end, pitch, upper, middle, lower, offsets, line, end)
     elif exact:
-        upper = splat_pairs(unsigned_at(weight, 0) | unsigned_at(weight, 1) << 8)
-        lower = splat_pairs(unsigned_at(weight, 2) | unsigned_at(weight, 3) << 8)
+        upper = pair_of(weight, 0)
+        lower = pair_of(weight, 2)
         for x in range(first, end + 1, 16):
             sum_of_four(pixels, at + x, pitch, upper, lower, offsets, line, x)
         if (last - first) & 15:
@@ -359,7 +401,7 @@ def gather_columns(
         put_few(target, at + x, below + x, count & 7, made, spill)
 
 
-@kernel
+@kernel(inline=True)
 def columns_blocks(
     upper: Line,
     lower: Line,
@@ -371,9 +413,15 @@ def columns_blocks(
     below: int,
     count: int,
     spill: Plane,
+    pixels: Plane,
+    ahead: int,
+    pace: int,
 ) -> None:
-    """The column pass for two lines of many neighbours an output."""
+    """As :func:`gather_columns`, of many neighbours an output."""
     for x in range(0, count, 8):
+        for cache_line in range(0, pace, CACHE_LINE):
+            prefetch(pixels, ahead + cache_line)
+        ahead += pace
         words = pack_words(
             four_blocks(upper, base, weight, loads, x),
             four_blocks(upper, base, weight, loads, x + 4),
@@ -447,8 +495,16 @@ def scale(source: Plane, plan: Plane, target: Plane, at: int, stride: int, scrat
                 PAIRS, upper, lower, base, picks, weight, target, to, below, count, scratch,
                 pixels, ahead, pace,
             )  # fmt: skip
+        elif loads == 1:
+            columns_blocks(
+                upper, lower, base, weight, 1, target, to, below, count, scratch,
+                pixels, ahead, pace,
+            )  # fmt: skip
         else:
-            columns_blocks(upper, lower, base, weight, loads, target, to, below, count, scratch)
+            columns_blocks(
+                upper, lower, base, weight, loads, target, to, below, count, scratch,
+                pixels, ahead, pace,
+            )  # fmt: skip
 
 
 def scratch_size(width: int) -> int:

@@ -149,6 +149,17 @@ def test_real_sizes_cropped_to_fill_are_within_one_grey_level(
     check(plane, placement.rows, placement.columns, target[1], target[0])
 
 
+@pytest.mark.parametrize(("height", "taps"), [(140, 6), (176, 6), (238, 4)])
+def test_an_upright_phone_shown_whole_is_within_one_grey_level(height: int, taps: int) -> None:
+    """Rows of white next to rows of black sum to the most and the least that a line must hold."""
+    width = height * 9 // 16 // 2 * 2
+    plane = np.repeat((noise(1, 640).y & 1) * np.uint8(255), 360, axis=1)
+    plane[:, 100:] = (noise(260, 640).y & 1) * np.uint8(255)
+    made = plan(plane.shape, Span(0, 640, 1), Span(0, 360, 1), (height, width))
+    assert number_of(made, 7) == taps
+    check(plane, Span(0, 640, 1), Span(0, 360, 1), height, width)
+
+
 @settings(deadline=None)
 @given(data=st.data(), x=st.integers(0, 20), y=st.integers(0, 20))
 def test_filling_touches_its_rectangle_only(data: st.DataObject, x: int, y: int) -> None:
