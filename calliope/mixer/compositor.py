@@ -31,6 +31,9 @@ PLACEMENTS = 256
 """How many pairs of source and tile the scale tables are kept for."""
 ASK_AGAIN_TICKS = 30
 """How often a missing mask is asked for when nothing new was rasterised."""
+LATE_OVERLAYS = 8
+"""How many overlays a tick draws anew because a mask has come: names that all change at once come
+over a few ticks, not at the expense of one."""
 
 
 class TilePicture(NamedTuple):
@@ -108,6 +111,7 @@ class TileCompositor(ABC):
     def __init__(self, labels: LabelSource) -> None:
         self._labels = labels
         self._shown: weakref.WeakKeyDictionary[Canvas, _Shown] = weakref.WeakKeyDictionary()
+        self._late_overlays = 0
 
     def compose(self, canvas: Canvas, pictures: Sequence[TilePicture]) -> int:
         """See :class:`Compositor`."""
@@ -129,6 +133,7 @@ class TileCompositor(ABC):
             shown.tiles = tiles
             shown.slots = [Slot() for _ in tiles]
         touched = int(moved and not tiles)
+        self._late_overlays = LATE_OVERLAYS
         for picture, slot in zip(pictures, shown.slots, strict=True):
             if picture is slot.picture and not slot.overlay.missing:
                 continue
@@ -148,7 +153,11 @@ class TileCompositor(ABC):
 
     def _refresh(self, picture: TilePicture, slot: Slot) -> bool:
         """Note what the tile shall show; whether that differs from what it shows."""
-        waiting = bool(slot.overlay.missing) and slot.is_waiting(self._labels.generation)
+        waiting = (
+            bool(slot.overlay.missing)
+            and self._late_overlays > 0
+            and slot.is_waiting(self._labels.generation)
+        )
         last = slot.picture
         if picture is last and not waiting:
             return False
@@ -177,6 +186,8 @@ class TileCompositor(ABC):
         if same_caption and all(ask() is None for ask in slot.overlay.missing):
             slot.generation, slot.waited = generation, 0
             return False
+        if same_caption:
+            self._late_overlays -= 1
         tile = picture.tile
         caption = Caption(
             tile.id,

@@ -15,6 +15,7 @@ from calliope.mixer import overlay, theme
 from calliope.mixer.canvas import Canvas
 from calliope.mixer.compositor import (
     ASK_AGAIN_TICKS,
+    LATE_OVERLAYS,
     Compositor,
     TilePicture,
     build_compositor,
@@ -152,6 +153,23 @@ def test_a_label_that_is_late_is_painted_when_it_comes() -> None:
     assert not (canvas.flat == bare).all()
     labels.arrive()
     assert compositor.compose(canvas, pictures) == 0  # complete: later masks are not for us
+
+
+def test_names_that_come_all_at_once_are_drawn_a_few_a_tick_until_all_stand() -> None:
+    labels = Blocks(ready=False)
+    compositor, canvas = build_compositor("numba", labels), Canvas(1280, 720)
+    people = [Person(str(seat), f"Person {seat}") for seat in range(25)]
+    pictures = [
+        picture(tile, noise(64, 36), person.name)
+        for tile, person in zip(grid(people, canvas.size, "crop"), people, strict=True)
+    ]
+    compositor.compose(canvas, pictures)
+    labels.arrive()
+    drawn = [compositor.compose(canvas, pictures) for _ in range(5)]
+    assert drawn == [LATE_OVERLAYS] * 3 + [25 - 3 * LATE_OVERLAYS, 0]
+    named = Canvas(1280, 720)
+    build_compositor("numba", Blocks()).compose(named, pictures)
+    assert (canvas.flat == named.flat).all()
 
 
 def test_a_label_whose_request_was_dropped_is_asked_for_again() -> None:
