@@ -32,7 +32,7 @@ FPS = 30
 RENDITIONS = (
     Rendition("720p", 1280, 720, 1200),
     Rendition("360p", 640, 360, 400),
-    Rendition("180p", 320, 180, 150),
+    Rendition("180p", 320, 180, 120),
 )
 
 Encode = Callable[[Canvas, int], bytes]

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 
 from bench import rooms, start
-from bench.grids import COUNTS, PEERS, SOURCES, Cell, Size, measure_grids
+from bench.grids import COUNTS, IN_PROCESS, PEERS, SOURCES, Cell, Size, measure_grids
 from bench.machine import Bandwidth, bandwidth, describe
 from bench.peers import programs
 from bench.pictures import rotation
@@ -64,6 +64,15 @@ def headline_rows(cell: Cell) -> list[Row]:
             rows.append(Row(case, f"{ratio:.1f}x", f"at least {goal:g}x", ratio >= goal))
         else:
             rows.append(Row(f"... beside {PEER_NAMES[peer]}", "not installed", "", None))
+    read = cell.ms["plain-read"]
+    rows.append(
+        Row(
+            f"... beside only reading the pictures, once each ({read:.2f} ms)",
+            f"{ours / read:.2f} times as long",
+            "",
+            None,
+        )
+    )
     return rows
 
 
@@ -204,7 +213,9 @@ def measure_all(quick: bool) -> tuple[list[Row], dict[str, object]]:
     speed = bandwidth()
     said("25 of 640x360")
     cameras = [rotation(seed, *HD) for seed in range(SEATS)]
-    (headline,) = measure_grids(HD, (SEATS,), 8 if quick else 16, cameras=cameras)
+    (headline,) = measure_grids(
+        HD, (SEATS,), 8 if quick else 16, cameras=cameras, rivals=(*IN_PROCESS, "plain-read")
+    )
     special = measure_special(cameras, 8 if quick else 16)
     times = frame_times(100 if quick else 600)
     said("starts")

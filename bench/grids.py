@@ -144,6 +144,7 @@ def measure_grids(
     *,
     cameras: Sequence[Sequence[Frame]] = (),
     with_programs: bool = True,
+    rivals: Sequence[str] = IN_PROCESS,
 ) -> list[Cell]:
     """The cells of one source size; ``cameras`` saves making them where they are at hand."""
     cameras = cameras or [rotation(seed, *source) for seed in range(max(counts))]
@@ -153,7 +154,7 @@ def measure_grids(
         for count in counts:
             tiles = seats(count, source)
             areas = picture_areas(tiles, source)
-            found = compare(tiles, cameras[:count], IN_PROCESS, rounds)
+            found = compare(tiles, cameras[:count], rivals, rounds)
             for name, run in runs.items():
                 found[name] = run.ms_per_frame(areas)
             first = [camera[0] for camera in cameras[:count]]

@@ -133,10 +133,20 @@ def plain_copy(tiles: Sequence[Tile], size: tuple[int, int]) -> Compose:
     return compose
 
 
+def plain_read(_tiles: Sequence[Tile], _size: tuple[int, int]) -> Compose:
+    """The floor of what looks at every sample: read the frames, of even sizes, and no more."""
+
+    def compose(frames: Sequence[Frame]) -> object:
+        return [np.bitwise_or.reduce(_i420(frame).reshape(-1).view(np.uint64)) for frame in frames]
+
+    return compose
+
+
 RIVALS: dict[str, Callable[[Sequence[Tile], tuple[int, int]], Compose]] = {
     "calliope": calliope,
     "opencv-bilinear": opencv_bilinear,
     "opencv-area": opencv_area,
     "opencv-bgr": opencv_bgr,
     "plain-copy": plain_copy,
+    "plain-read": plain_read,
 }
