@@ -31,7 +31,7 @@ PLACEMENTS = 256
 """How many pairs of source and tile the scale tables are kept for."""
 ASK_AGAIN_TICKS = 30
 """How often a missing mask is asked for when nothing new was rasterised."""
-LATE_OVERLAYS = 8
+LATE_OVERLAYS = 6
 """How many overlays a tick draws anew because a mask has come: names that all change at once come
 over a few ticks, not at the expense of one."""
 

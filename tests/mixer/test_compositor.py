@@ -165,8 +165,8 @@ def test_names_that_come_all_at_once_are_drawn_a_few_a_tick_until_all_stand() ->
     ]
     compositor.compose(canvas, pictures)
     labels.arrive()
-    drawn = [compositor.compose(canvas, pictures) for _ in range(5)]
-    assert drawn == [LATE_OVERLAYS] * 3 + [25 - 3 * LATE_OVERLAYS, 0]
+    drawn = [compositor.compose(canvas, pictures) for _ in range(6)]
+    assert drawn == [LATE_OVERLAYS] * 4 + [25 - 4 * LATE_OVERLAYS, 0]
     named = Canvas(1280, 720)
     build_compositor("numba", Blocks()).compose(named, pictures)
     assert (canvas.flat == named.flat).all()
