@@ -8,7 +8,7 @@ Times ending in ``_ns`` are nanoseconds of the injected :class:`~calliope.clock.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -63,12 +63,17 @@ class EncodedFrame:
     """One encoded picture of one rendition, made once for all its viewers.
 
     ``payloads`` are complete RTP payloads (RFC 7741), in order, the last one ends the frame.
-    ``pts_90k`` counts from the room's start; a viewer adds its own RTP origin.
+    ``pts_90k`` counts from the room's start; a viewer adds its own RTP origin. ``octets`` is the
+    size of all payloads.
     """
 
     payloads: tuple[bytes, ...]
     keyframe: bool
     pts_90k: int
+    octets: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "octets", sum(map(len, self.payloads)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from numba import types
 
 from calliope.jit import kernel
 from calliope.media import Plane
-from calliope.mixer.simd import (
+from calliope.simd import (
     Words,
     add_bytes,
     add_words,

@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 from calliope.jit import kernel
 from calliope.media import Plane
-from calliope.mixer.simd import (
+from calliope.simd import (
     Bytes,
     Words,
     add_words,

@@ -8,7 +8,7 @@ of words: ``(sample - 128) * gain``, plus half a ``gain`` for rounding. The colu
 each output's neighbours from the line and sums them up in 32 bits; weights are such that a sample
 then stands at bit 21. Two rows are done together, so that they share the gathers' tables. The
 error is at most 0.6 of a grey level. Tables come from :mod:`calliope.mixer.resample`; inner
-functions take memory as :func:`~calliope.mixer.simd.start_of` gives it.
+functions take memory as :func:`~calliope.simd.start_of` gives it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from calliope.mixer.kernels import (
 )
 from calliope.mixer.ratios import CACHE_LINE, SCRATCH, shrink
 from calliope.mixer.resample import COPY, ONE_GATHER, PAIRS, SHRINK, TWO_GATHERS
-from calliope.mixer.simd import (
+from calliope.simd import (
     Bytes,
     Longs,
     Words,

@@ -67,6 +67,8 @@ class IceProtocol(aioice.ice.StunProtocol):
         frame's packets come together.
         """
         self._sort(cast(bytes, data), addr)
+        if not _is_rtp(data):
+            return  # nothing comes on its heels
         for _ in range(_DRAIN_MAX):
             try:
                 more, source = self.sock.recvfrom(_DATAGRAM_BYTES)
@@ -88,6 +90,15 @@ class IceProtocol(aioice.ice.StunProtocol):
             connection.data_received(data, self.local_candidate.component)
         else:
             connection.drop("unexpected")
+
+
+def _is_rtp(data: bytes | str) -> bool:
+    """RFC 5761 section 4: the payload types of RTCP are not used for RTP."""
+    return (
+        len(data) > 1
+        and 128 <= cast(bytes, data)[0] < 192
+        and not 192 <= cast(bytes, data)[1] < 224
+    )
 
 
 class IceConnection(aioice.ice.Connection):
@@ -113,9 +124,14 @@ class IceConnection(aioice.ice.Connection):
         self._heard_s = self._now()
 
     @property
+    def pair(self) -> aioice.ice.CandidatePair | None:
+        """The pair of candidates that media goes through, once there is one."""
+        return self._nominated.get(1)
+
+    @property
     def route(self) -> tuple[socket.socket, tuple[str, int]] | None:
         """The socket and the address that media is sent through, once there are any."""
-        pair = self._nominated.get(1)
+        pair = self.pair
         if pair is None:
             return None
         return cast(IceProtocol, pair.protocol).sock, pair.remote_addr
@@ -213,7 +229,7 @@ class IceConnection(aioice.ice.Connection):
         return now_s - self._heard_s > self.settings.loss_s or now_s - consent_s > self.EXPIRY_S
 
     async def _ask_consent(self) -> bool:
-        pair = self._nominated.get(1)
+        pair = self.pair
         if pair is None or self.remote_password is None:
             return False
         asked_s = self._now()

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -148,7 +147,7 @@ class MediaReceiver(RTCRtpReceiver):
         if self.running:
             sink.started()
 
-    def send_rtcp(self, packets: Iterable[AnyRtcpPacket]) -> None:
+    def send_rtcp(self, packets: Iterable[AnyRtcpPacket | bytes]) -> None:
         """Send one compound RTCP packet; nothing happens while not connected."""
         self.media_transport.send_rtcp(b"".join(bytes(packet) for packet in packets))
 
@@ -212,7 +211,7 @@ class MediaSender(RTCRtpSender):
         if self.running:
             sink.started()
 
-    def send_rtcp(self, packets: Iterable[AnyRtcpPacket]) -> None:
+    def send_rtcp(self, packets: Iterable[AnyRtcpPacket | bytes]) -> None:
         """Send one compound RTCP packet; nothing happens while not connected."""
         self.media_transport.send_rtcp(b"".join(bytes(packet) for packet in packets))
 
@@ -274,6 +273,7 @@ class MediaTransport(RTCDtlsTransport):
         self._senders: set[MediaSender] = set()
         self._early: deque[bytes] = deque(maxlen=_EARLY_PACKETS)
         self._burst: Burst | None = None
+        self._aimed_at: object = None
         self._plain = False
 
     def add_receiver(self, receiver: MediaReceiver) -> None:
@@ -303,38 +303,54 @@ class MediaTransport(RTCDtlsTransport):
         from ``sequence``, and ``ends_frame`` sets the marker on the last packet. At most 1,500
         bytes each. Never waits: what the socket does not take is dropped and counted.
         """
-        route = self.connection.route
-        session = self._tx_srtp
-        if route is None or session is None or self._state is not State.CONNECTED:
-            return 0
-        if self._burst is None and not self._plain:
-            self._plain = not self._prepare_burst(session)
-        if self._burst is not None:
-            sent = self._burst.send(*route, header, sequence, payloads, ends_frame)
+        burst = self.burst()
+        if burst is not None:
+            sent = burst.send(header, sequence, payloads, ends_frame)
+        elif self._plain and self._state is State.CONNECTED:
+            sent = self._send_plainly(header, sequence, payloads, ends_frame)
         else:
-            sent = self._send_plainly(route, session, header, sequence, payloads, ends_frame)
-        for _ in range(len(payloads) - sent):
-            self._drop("socket")  # its buffer is full, or the network just went
+            return 0
+        self.note_unsent(len(payloads) - sent)
         return sent
 
-    def _prepare_burst(self, session: Session) -> bool:
+    def note_unsent(self, packets: int) -> None:
+        """Count packets that the socket did not take: it is full, or the network just went."""
+        for _ in range(packets):
+            self._drop("socket")
+
+    def burst(self) -> Burst | None:
+        """What sends many packets at once, aimed at where they go now; None where nothing does."""
+        connection = self.connection
+        if self._tx_srtp is None or self._state is not State.CONNECTED or self._plain:
+            return None
+        if self._burst is None:
+            self._burst = self._build_burst()
+        burst, pair = self._burst, connection.pair
+        if burst is None or pair is None:
+            return None
+        if pair is not self._aimed_at or not burst.is_open:
+            route = connection.route
+            assert route is not None
+            burst.aim(*route)
+            self._aimed_at = pair
+        return burst
+
+    def _build_burst(self) -> Burst | None:
+        session = self._tx_srtp
         protect = int(ffi.cast("intptr_t", ffi.addressof(lib, "srtp_protect")))
         try:
-            self._burst = Burst(protect, int(ffi.cast("intptr_t", session._srtp[0])))
+            return Burst(protect, int(ffi.cast("intptr_t", session._srtp[0])), session)
         except OSError:
-            return False
-        return True
+            self._plain = True
+            return None
 
     def _send_plainly(
-        self,
-        route: tuple[socket.socket, tuple[str, int]],
-        session: Session,
-        header: bytes,
-        sequence: int,
-        payloads: tuple[bytes, ...],
-        ends_frame: bool,
+        self, header: bytes, sequence: int, payloads: tuple[bytes, ...], ends_frame: bool
     ) -> int:
         """The same packet by packet, where there are no bursts."""
+        route, session = self.connection.route, self._tx_srtp
+        if route is None:
+            return 0
         sent = 0
         for index, payload in enumerate(payloads):
             packet = bytearray(header + payload)

@@ -37,6 +37,8 @@ from calliope.ladder import Report
 from calliope.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, EncodedAudio, EncodedFrame
 from calliope.metrics import Metrics
 from calliope.transport.aiortc_seams import MediaSender
+from calliope.transport.burst import Burst, Template
+from calliope.transport.volley import Volley
 
 QUEUE_FRAMES = 4
 """Frames that may wait for the pacer; one more, and all go: the viewer waits for a keyframe."""
@@ -106,6 +108,7 @@ class RtpStream:
         self._last_lsr = 0
         self.estimate_bps: int | None = None
         self._report: asyncio.TimerHandle | None = None
+        self._description = b""
 
     def rtp_timestamp(self, pts: int) -> int:
         """The RTP timestamp of what has this media time; known before anything is sent."""
@@ -114,6 +117,8 @@ class RtpStream:
     def start(self, sender: MediaSender) -> None:
         """The sender can send: reports begin with the first media."""
         self.sender = sender
+        source = RtcpSourceInfo(ssrc=sender.ssrc, items=[(1, sender.cname.encode())])
+        self._description = bytes(RtcpSdesPacket(chunks=[source]))  # the same in every report
 
     def stop(self) -> None:
         """Say goodbye and forget the sender."""
@@ -188,10 +193,7 @@ class RtpStream:
             packet_count=self.packets & _U32,
             octet_count=self.octets & _U32,
         )
-        source = RtcpSourceInfo(ssrc=sender.ssrc, items=[(1, sender.cname.encode())])
-        sender.send_rtcp(
-            [RtcpSrPacket(ssrc=sender.ssrc, sender_info=info), RtcpSdesPacket(chunks=[source])]
-        )
+        sender.send_rtcp([RtcpSrPacket(ssrc=sender.ssrc, sender_info=info), self._description])
         delay_s = REPORT_S * (0.5 + random.random())  # RFC 3550 section 6.2: never in step
         self._report = asyncio.get_running_loop().call_later(delay_s, self._send_report)
 
@@ -211,6 +213,12 @@ class _Extensions:
         self._tail = rest + bytes(padding)
         self._head = struct.pack("!HH", 0xBEDE, (size + padding) // 4) if size else b""
         self.first_byte = 0x90 if size else 0x80
+        self._time_at = _HEADER.size + len(self._head) + 1 if self._time_id else 0
+
+    def template(self, sender: MediaSender) -> Template:
+        """The header of the sender's packets, for a :class:`Volley`."""
+        header = _HEADER.pack(self.first_byte, sender.payload_type, 0, 0, sender.ssrc)
+        return Template(header + self.write(0), self._time_at, sender.timeline.unix_offset_ns)
 
     def write(self, ntp: int) -> bytes:
         """The extension block of packets sent at this NTP time."""
@@ -286,8 +294,16 @@ class VideoOut:
     FIR; it is for the room to coalesce.
     """
 
-    def __init__(self, metrics: Metrics, request_keyframe: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        request_keyframe: Callable[[], None],
+        volley: Volley | None = None,
+    ) -> None:
+        """With ``volley``, frames that need no pacing go out together with other viewers'."""
         self._request = request_keyframe
+        self._volley = volley
+        self._template = Template()
         self._drops = metrics.drops
         self._stream = RtpStream(VIDEO_CLOCK_HZ)
         self._queue: deque[EncodedFrame] = deque()
@@ -397,6 +413,15 @@ class VideoOut:
             self._ask_keyframe()
             return
         self._awaits_keyframe = False
+        if (
+            self._volley is not None
+            and self._timer is None
+            and self._pace_bps is None
+            and len(frame.payloads) <= SLICE_PACKETS
+            and (burst := self._transport.burst()) is not None
+        ):
+            self._send_in_volley(frame, self._volley, burst)
+            return
         self._queue.append(frame)
         if self._timer is None:
             self._send_slice()
@@ -411,6 +436,8 @@ class VideoOut:
     def started(self) -> None:
         if not self._closed:
             self._extensions = _Extensions(self._sender)
+            self._template = self._extensions.template(self._sender)
+            self._transport = self._sender.media_transport
             self._stream.start(self._sender)
             self._ask_keyframe()
 
@@ -487,6 +514,17 @@ class VideoOut:
             if self._pace_bps is not None:
                 pause_s = (self._bytes - before) * 8 / self._pace_bps
             self._timer = asyncio.get_running_loop().call_later(pause_s, self._send_slice)
+
+    def _send_in_volley(self, frame: EncodedFrame, volley: Volley, burst: Burst) -> None:
+        """Send a whole frame, together with the other viewers of it."""
+        stream, payloads = self._stream, frame.payloads
+        sequence, timestamp = stream.sequence, stream.rtp_timestamp(frame.pts_90k)
+        count, octets = len(payloads), frame.octets
+        self._history.add(sequence, timestamp, frame, 0, count)
+        volley.add(payloads, burst, self._template, sequence, timestamp)
+        stream.sequence = (sequence + count) & 0xFFFF
+        self._bytes += octets + count * PACKET_OVERHEAD
+        stream.note_sent(frame.pts_90k, count, octets)
 
     def _send(self, frame: EncodedFrame, begin: int, end: int) -> None:
         """Send payloads ``begin`` to ``end`` of a frame."""

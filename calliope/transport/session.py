@@ -35,6 +35,7 @@ from calliope.transport.aiortc_seams import (
 )
 from calliope.transport.fanout import AudioOut, VideoOut
 from calliope.transport.receiver import AudioIn, VideoIn
+from calliope.transport.volley import Volley
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Parts:
     config: Config
     clock: Clock
     metrics: Metrics
+    volley: Volley
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Session:
         self._pc: PeerConnection | None = None
         self._video_in: VideoIn | None = None
         self._audio_in: AudioIn | None = None
-        self._video_out = VideoOut(parts.metrics, self._request_keyframe)
+        self._video_out = VideoOut(parts.metrics, self._request_keyframe, parts.volley)
         self._audio_out = AudioOut(parts.metrics)
 
     @property
@@ -348,7 +350,7 @@ class Sessions:
 
     def __init__(self, rooms: Rooms, config: Config, clock: Clock, metrics: Metrics) -> None:
         self.rooms = rooms
-        self._parts = Parts(config, clock, metrics)
+        self._parts = Parts(config, clock, metrics, Volley(clock, metrics))
         self._by_secret: dict[str, Session] = {}
         self._closing: set[asyncio.Task[None]] = set()
 

@@ -26,6 +26,11 @@ class Timeline:
         """The session's clock."""
         return self._clock.now_ns()
 
+    @property
+    def unix_offset_ns(self) -> int:
+        """What has to be added to the clock to get the time since 1970."""
+        return self._unix_offset_ns
+
     def anchor(self, pts: int, clock_hz: int) -> None:
         """Say that media of time ``pts`` is sent now; only the first call counts."""
         if self._start_ns is None:

@@ -23,7 +23,7 @@ from calliope.mixer.compositor import scale_canvas
 from calliope.mixer.placement import place
 from calliope.mixer.ratios import RATIOS
 from calliope.mixer.resample import SHRINK, Span, packed, plan
-from calliope.mixer.simd import start_of
+from calliope.simd import start_of
 from tests.mixer.planes import Matrix, noise, padded, resampled
 
 CANARY = 199

@@ -42,10 +42,11 @@ class Ends:
         self.sink.settimeout(10)
         self.address = cast("tuple[str, int]", self.sink.getsockname()[:2])
         protect = int(ffi.cast("intptr_t", ffi.addressof(lib, "srtp_protect")))
-        self.burst = Burst(protect, int(ffi.cast("intptr_t", self.out._srtp[0])))
+        self.burst = Burst(protect, int(ffi.cast("intptr_t", self.out._srtp[0])), self.out)
 
     def send(self, sequence: int, payloads: tuple[bytes, ...], *, ends_frame: bool = True) -> int:
-        return self.burst.send(self.source, self.address, HEADER, sequence, payloads, ends_frame)
+        self.burst.aim(self.source, self.address)
+        return self.burst.send(HEADER, sequence, payloads, ends_frame)
 
     def receive(self) -> bytes:
         return self.back.unprotect(self.sink.recv(2048))
@@ -82,12 +83,12 @@ def test_every_cipher_arrives_as_it_was_sent(profile: str) -> None:
 def test_neighbours_of_one_size_go_together_and_arrive_one_by_one(
     ends: Ends, together: int
 ) -> None:
-    ends.burst._together = together
+    ends.burst._state[4] = together
     sizes = (900, 900, 900, 300, 300, 40, 900, 899, 900, 1)
     payloads = tuple(bytes([n]) * size for n, size in enumerate(sizes))
     assert ends.send(300, payloads) == len(sizes)
     assert [read_packet(ends.receive()).payload for _ in sizes] == list(payloads)
-    assert ends.burst._together == together
+    assert ends.burst._state[4] == together
 
 
 def test_a_network_that_cuts_nothing_up_gets_packets_one_by_one(ends: Ends) -> None:
@@ -97,7 +98,7 @@ def test_a_network_that_cuts_nothing_up_gets_packets_one_by_one(ends: Ends) -> N
     for sequence in (10, 20):
         assert ends.send(sequence, payloads) == 3
         assert [read_packet(ends.receive()).payload for _ in payloads] == list(payloads)
-        assert ends.burst._together == 0
+        assert ends.burst._state[4] == 0
 
 
 def test_ipv6_is_spoken() -> None:
