@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
 import shutil
 import sys
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from bench import load_network, load_plot
 from bench.load_rows import EXTRA, FULL, QUICK, ROWS, Bench, Plan, Row
+from bench.machine import describe
 from calliope.bots import Studio, new_loop
 
 PRIORITY = -11
@@ -43,18 +43,6 @@ def place_apart() -> tuple[str, ...]:
         return ()
     os.sched_setaffinity(0, set(cores[1:]))
     return "taskset", "-c", str(cores[0])
-
-
-def describe_machine() -> str:
-    """CPU, cores and Python, on one line."""
-    model = platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
-    return (
-        f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-    )
 
 
 async def run(plan: Plan, rows: Sequence[str]) -> tuple[list[Row], dict[str, object]]:
@@ -96,13 +84,13 @@ def main() -> int:
         chosen.append("network")
     base = QUICK if args.quick else FULL
     plan = Plan(**{**asdict(base), "soak_minutes": args.minutes or 2.0})
-    print(describe_machine())
+    print(describe())
     with asyncio.Runner(loop_factory=new_loop()) as runner:
         results, found = runner.run(run(plan, chosen))
     args.json.parent.mkdir(parents=True, exist_ok=True)
     rows = [asdict(row) for row in results]
     args.json.write_text(
-        json.dumps({"machine": describe_machine(), "rows": rows, "found": found}, indent=1)
+        json.dumps({"machine": describe(), "rows": rows, "found": found}, indent=1)
     )
     load_plot.draw(found, args.json.with_suffix(".svg"))
     return 1 if any(row.met is False for row in results) else 0
