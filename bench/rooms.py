@@ -24,6 +24,7 @@ from calliope.mixer.encoder import parse_renditions
 from calliope.mixer.glyphs import GlyphAtlas
 from calliope.mixer.scene import Person, Scene, ViewName
 from calliope.mixer.video import LATE_NS, VideoMixer
+from calliope.priority import go_first
 
 PEOPLE = 4
 FPS = 30
@@ -70,7 +71,7 @@ class MixedOnly(VideoMixer):
 
 
 class EmptyTicker:
-    """A thread that only ticks, and counts as a mixer does."""
+    """A thread that only ticks, as early as a mixer may, and counts as one does."""
 
     def __init__(self) -> None:
         self.ticks = self.late = self.skipped = 0
@@ -81,6 +82,7 @@ class EmptyTicker:
         self._thread.start()
 
     def _run(self) -> None:
+        go_first()
         ticker = Ticker(SystemClock(), FPS)
         while (tick := ticker.wait(self._stop)) is not None:
             self.ticks += 1

@@ -37,6 +37,7 @@ from calliope.mixer.floor import Floor
 from calliope.mixer.mixdown import Mixdown
 from calliope.mixer.opus import DTX_PACKET, SILENCE_PACKET, OpusEncoder
 from calliope.mixer.voice import Voice, to_dbov
+from calliope.priority import go_first
 
 _log = logging.getLogger(__name__)
 
@@ -209,6 +210,7 @@ class AudioMixer:
     # --- the mixer's thread
 
     def _run(self) -> None:
+        go_first()
         metrics = self._metrics
         ticks = metrics.ticks.labels(kind="audio")
         late = metrics.late_ticks.labels(kind="audio")

@@ -15,6 +15,7 @@ from calliope.mixer.compositor import Compositor
 from calliope.mixer.encoder import Rendition
 from calliope.mixer.scene import Layout, Person, Scene, SourceKind, TickOutput, ViewName
 from calliope.mixer.view import LayoutFunction, View
+from calliope.priority import go_first
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +162,7 @@ class VideoMixer:
         self._keyframes_wanted.add((view, rendition))
 
     def _run(self) -> None:
+        go_first()
         ticker = Ticker(self._clock, self._fps)
         ticks = self._metrics.ticks.labels(kind="video")
         late = self._metrics.late_ticks.labels(kind="video")
