@@ -32,9 +32,19 @@ Longs: TypeAlias = npt.NDArray[np.int32]
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T", bound=np.generic)
 
-HAS_SSSE3 = platform.machine() in ("x86_64", "AMD64") and bool(
-    llvmlite.binding.get_host_cpu_features().get("ssse3")
-)
+
+def _has_feature(name: str) -> bool:
+    """Whether an x86 CPU that kernels are compiled for has this feature: this machine's, unless
+    numba was told of another (``NUMBA_CPU_FEATURES``, ``NUMBA_CPU_NAME=generic``)."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    told = vars(numba.config).get("CPU_FEATURES")
+    if told is not None:
+        return f"+{name}" in told.split(",")
+    return bool(llvmlite.binding.get_host_cpu_features().get(name))
+
+
+HAS_SSSE3 = _has_feature("ssse3")
 """Whether two operations that LLVM cannot name portably are one instruction here."""
 
 

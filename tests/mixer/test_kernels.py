@@ -24,6 +24,7 @@ from calliope.mixer.placement import place
 from calliope.mixer.ratios import RATIOS
 from calliope.mixer.resample import SHRINK, Span, packed, plan
 from calliope.simd import start_of
+from tests.mixer import shrunk
 from tests.mixer.planes import Matrix, noise, padded, resampled
 
 CANARY = 199
@@ -363,3 +364,19 @@ def test_the_kernels_compute_the_same_as_plain_python() -> None:
     )
     assert result.returncode == 0, result.stdout
     assert "15 passed" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "cpu",
+    [
+        {"NUMBA_CPU_NAME": "generic"},
+        {"NUMBA_DISABLE_JIT": "1"},
+    ],
+    ids=["portable", "plain Python"],
+)
+def test_every_cpu_shrinks_alike_to_the_bit(cpu: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "tests.mixer.shrunk"]
+    result = subprocess.run(
+        command, env={**os.environ, **cpu}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.stdout.strip() == str(shrunk.checksum()), result.stderr
