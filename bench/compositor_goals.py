@@ -225,8 +225,8 @@ def measure_all(quick: bool) -> tuple[list[Row], dict[str, object]]:
         said(f"grids of {source[0]}x{source[1]}")
         cells += _grids(source, cameras if source == HD else (), quick)
     seconds = 4.0 if quick else 60.0
-    said(f"{ROOMS} rooms, twice {seconds:g} s")
-    held = [rooms.hold(ROOMS, rendition, seconds) for rendition in (None, "360p")]
+    said(f"{ROOMS} rooms, three times {seconds:g} s")
+    held = [rooms.hold(ROOMS, rendition, seconds) for rendition in (None, "360p", "720p")]
     said("")
     rows = headline_rows(headline) + grid_rows(cells, speed) + special_rows(special)
     rows += start_rows(starts) + room_rows(held)
