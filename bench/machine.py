@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import llvmlite.binding
 import numpy as np
 
 MEGABYTE = 1_000_000
@@ -33,7 +34,8 @@ def describe() -> str:
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
     return (
-        f"{model}, {os.cpu_count()} cores, {platform.system()},"
+        f"{model} ({llvmlite.binding.get_host_cpu_name()}), {os.cpu_count()} cores,"
+        f" {platform.system()},"
         f" Python {platform.python_version()}, OpenCV {cv2.__version__}"
     )
 
