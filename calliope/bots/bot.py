@@ -112,7 +112,7 @@ class Bot:
         self._played = 0
         self._marked = clock.now_ns(), 0
         self._camera = VideoOut(metrics, self._restart)
-        self._microphone = Microphone()
+        self._microphone = Microphone(metrics)
         self._pc: PeerConnection | None = None
         self._location: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()

@@ -46,6 +46,7 @@ BUSY_LAG_S = 0.05
 class Options:
     """What to run. ``seconds`` None: until stopped. ``width`` and ``height`` are multiples of 4.
 
+    With ``settle_s`` the counting begins anew so long after all have joined, and ``seconds`` then.
     ``joins_per_s`` None: all at once. ``sound`` False: audience takes the picture only. ``watched``
     stamps the pictures, lets the first bot pip, and sends one more audience member, who decodes;
     ``observer_waits`` until told.
@@ -56,6 +57,7 @@ class Options:
     count: int = 8
     audience: int = 0
     seconds: float | None = None
+    settle_s: float | None = None
     fps: int = 15
     width: int = 640
     height: int = 360
@@ -143,6 +145,8 @@ class Report:
             )
             lines.append(f"picture, sender to composed: {_spread(seen.picture_ms)}")
             lines.append(f"sound, likewise: {_spread(seen.sound_ms)}")
+            apart_ms = [abs(distance) for distance in seen.lip_sync_ms]
+            lines.append(f"apart at playout: {_spread(apart_ms)}")
         tool = self.tool
         lines.append(
             f"this tool used {tool.core_share:.2f} of a core, its loop was"
@@ -178,8 +182,18 @@ async def run_bots(
     with Studio() as studio, _stopped_by_signals(stopping.set):
         crowd = Crowd(options, studio, clock or SystemClock())
         async with crowd.running(show or (lambda _line: None)):
+            if options.settle_s is not None:
+                settled = _settle(crowd, options.settle_s)
+                await _first_of(stopping.wait(), crowd.refused.wait(), settled, timeout_s=None)
             await _first_of(stopping.wait(), crowd.refused.wait(), timeout_s=options.seconds)
         return crowd.final_report
+
+
+async def _settle(crowd: Crowd, seconds: float) -> None:
+    """Count anew so long after all have joined."""
+    await crowd.joined()
+    await asyncio.sleep(seconds)
+    crowd.mark()
 
 
 class Crowd:
@@ -239,12 +253,16 @@ class Crowd:
         waits = self.options.watched and not self.observing.is_set()
         return self.options.total - waits
 
+    async def joined(self) -> None:
+        """Wait until all are in."""
+        while self.connected < self._expected:  # noqa: ASYNC110 - many bots, no event
+            await asyncio.sleep(0.05)
+
     async def wait_joined(self, timeout_s: float) -> None:
         """Wait until all are in; TimeoutError with what went wrong."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self.connected < self._expected:  # noqa: ASYNC110 - many bots, no event
-                    await asyncio.sleep(0.05)
+                await self.joined()
         except TimeoutError:
             why = f": {self._failures[-1]}" if self._failures else ""
             raise TimeoutError(f"{self.connected} of {self._expected} joined{why}") from None

@@ -94,8 +94,10 @@ class RtpStream:
     ``report`` is the last receiver report.
     """
 
-    def __init__(self, clock_hz: int) -> None:
+    def __init__(self, clock_hz: int, metrics: Metrics) -> None:
         self._clock_hz = clock_hz
+        self._note_loss = metrics.loss_share.labels(direction="out").observe
+        self._note_round_trip = metrics.round_trip_s.observe
         self._origin = random.getrandbits(32)
         # In the lower half: a wrap right at the start confuses SRTP receivers that lose a packet.
         self.sequence = random.getrandbits(15)
@@ -139,7 +141,9 @@ class RtpStream:
 
     def receive_report(self, report: RtcpReceiverInfo) -> None:
         """What the receiver says of our packets (RFC 3550 section 6.4.1)."""
-        self.loss += _LOSS_WEIGHT * (report.fraction_lost / 256 - self.loss)
+        lost = report.fraction_lost / 256
+        self.loss += _LOSS_WEIGHT * (lost - self.loss)
+        self._note_loss(lost)
         sender = self.sender
         if sender is None:
             return
@@ -152,6 +156,8 @@ class RtpStream:
                 old_ms = rtt_ms if self.rtt_ms is None else self.rtt_ms
                 self.rtt_ms = old_ms + _RTT_WEIGHT * (rtt_ms - old_ms)
         fresh, self._last_lsr = report.lsr != self._last_lsr, report.lsr
+        if fresh and rtt_ms is not None:
+            self._note_round_trip(rtt_ms / 1000)
         self.report = Report(
             at_ns=sender.timeline.now_ns(),
             lost=report.packets_lost,
@@ -305,7 +311,7 @@ class VideoOut:
         self._volley = volley
         self._template = Template()
         self._drops = metrics.drops
-        self._stream = RtpStream(VIDEO_CLOCK_HZ)
+        self._stream = RtpStream(VIDEO_CLOCK_HZ, metrics)
         self._queue: deque[EncodedFrame] = deque()
         self._at = 0  # next payload of the frame at the head of the queue
         self._timer: asyncio.TimerHandle | None = None
@@ -638,7 +644,7 @@ class AudioOut:
 
     def __init__(self, metrics: Metrics) -> None:
         self._drops = metrics.drops
-        self._stream = RtpStream(AUDIO_CLOCK_HZ)
+        self._stream = RtpStream(AUDIO_CLOCK_HZ, metrics)
         self._extensions: _Extensions | None = None
         self._next_pts: int | None = None
         self._closed = False

@@ -426,6 +426,9 @@ async def test_reports_tell_loss_round_trip_and_estimate(viewer: Viewer) -> None
     assert told is not None
     assert (told.lost, told.highest, told.sent_packets) == (1, 1, 1)
     assert told.rtt_ms is None  # of one sender report there is one round trip, not twenty
+    counted = viewer.metrics.registry.get_sample_value
+    assert counted("calliope_loss_share_sum", {"direction": "out"}) == 20 * 0.5
+    assert counted("calliope_round_trip_seconds_count") == 1
     remb = RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=5, media_ssrc=0, fci=pack_remb_fci(200_000, [11]))
     viewer.out.receive_rtcp(remb)
     assert viewer.out.estimate_bps == 200_000
