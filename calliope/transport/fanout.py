@@ -34,7 +34,13 @@ from aiortc.rtp import (
 
 from calliope.clock import NS_PER_S
 from calliope.ladder import Report
-from calliope.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, EncodedAudio, EncodedFrame
+from calliope.media import (
+    AUDIO_BLOCK_SAMPLES,
+    AUDIO_CLOCK_HZ,
+    VIDEO_CLOCK_HZ,
+    EncodedAudio,
+    EncodedFrame,
+)
 from calliope.metrics import Metrics
 from calliope.transport.aiortc_seams import MediaSender
 from calliope.transport.burst import Burst, Template
@@ -94,8 +100,10 @@ class RtpStream:
     ``report`` is the last receiver report.
     """
 
-    def __init__(self, clock_hz: int, metrics: Metrics) -> None:
+    def __init__(self, clock_hz: int, metrics: Metrics, taken_before: int = 0) -> None:
+        """``taken_before``: by so much media time what a packet begins with is older than it."""
         self._clock_hz = clock_hz
+        self._taken_before = taken_before
         self._note_loss = metrics.loss_share.labels(direction="out").observe
         self._note_round_trip = metrics.round_trip_s.observe
         self._origin = random.getrandbits(32)
@@ -195,7 +203,7 @@ class RtpStream:
         timeline = sender.timeline
         info = RtcpSenderInfo(
             ntp_timestamp=timeline.ntp_now(),
-            rtp_timestamp=self.rtp_timestamp(timeline.pts_now(self._clock_hz)),
+            rtp_timestamp=self.rtp_timestamp(timeline.pts_now(self._clock_hz) + self._taken_before),
             packet_count=self.packets & _U32,
             octet_count=self.octets & _U32,
         )
@@ -644,7 +652,8 @@ class AudioOut:
 
     def __init__(self, metrics: Metrics) -> None:
         self._drops = metrics.drops
-        self._stream = RtpStream(AUDIO_CLOCK_HZ, metrics)
+        # a block can be mixed once all of it was spoken
+        self._stream = RtpStream(AUDIO_CLOCK_HZ, metrics, taken_before=AUDIO_BLOCK_SAMPLES)
         self._extensions: _Extensions | None = None
         self._next_pts: int | None = None
         self._closed = False
