@@ -35,8 +35,8 @@ FLASHES = int(os.environ.get("CALLIOPE_BENCH_FLASHES", "20"))
 SPACING_S = 0.9
 FLASH_S = 0.2
 WARM_UP_S = 9.0
-"""While a stock client builds its encoders its sound stutters; what the mixer's buffer then holds it
-gives back within some seconds."""
+"""While a stock client builds its encoders its sound stutters; what the mixer's buffer then holds,
+it gives back within some seconds."""
 FPS = 30
 BLOCK = 960
 RATE_HZ = 48_000

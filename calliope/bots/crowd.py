@@ -8,14 +8,14 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 
 import aiohttp
 
-from calliope.bots.bot import SIZES, Bot, Call, JoinError
+from calliope.bots.bot import SIZES, Bot, Call, JoinError, Way
 from calliope.bots.loops import SoundPacket
 from calliope.bots.observer import Observer, Sight
 from calliope.bots.studio import Film, Studio
@@ -197,9 +197,15 @@ async def _settle(crowd: Crowd, seconds: float) -> None:
 
 
 class Crowd:
-    """All bots of one run. :meth:`running` is their life; report and mark within it."""
+    """All bots of one run. :meth:`running` is their life; report and mark within it.
 
-    def __init__(self, options: Options, studio: Studio, clock: Clock) -> None:
+    ``ways`` are those of bots that do not go straight to the server, by seat: participants come
+    first, then the audience, then the one who decodes.
+    """
+
+    def __init__(
+        self, options: Options, studio: Studio, clock: Clock, ways: Mapping[int, Way] | None = None
+    ) -> None:
         self.refused = asyncio.Event()
         """Set when there was no server within a minute."""
         self.observing = asyncio.Event()
@@ -209,6 +215,7 @@ class Crowd:
         self.options = options
         self._studio = studio
         self._clock = clock
+        self._ways = ways or {}
         self._metrics = Metrics()
         self._stopping = asyncio.Event()
         self._film = Film(options.width, options.height, options.fps, options.watched)
@@ -376,23 +383,24 @@ class Crowd:
         call = Call(
             options.url, options.room, options.fps, options.width, self._first_size, options.sound
         )
+        way = self._ways.get(seat)
         if seat == self._watching_seat:
             observer = Observer(self._clock, self._metrics, (options.width, options.height))
             observer.meet(self._senders)
             self._observer = observer
             return Bot(
                 "Observer", call, self._clock, self._metrics, previous=previous,
-                observer=observer, on_welcome=self._greet,
+                observer=observer, on_welcome=self._greet, way=way,
             )  # fmt: skip
         if not self._sends(seat):
             name = f"Audience {seat - options.count + 1}"
-            return Bot(name, call, self._clock, self._metrics, previous=previous)
+            return Bot(name, call, self._clock, self._metrics, previous=previous, way=way)
         again = seat // len(NAMES)
         name = NAMES[seat % len(NAMES)] + (f" {again + 1}" if again else "")
         picture = partial(self._studio.picture, self._film, seat)
         return Bot(
             name, call, self._clock, self._metrics, sound, picture, previous,
-            on_welcome=self._greet,
+            on_welcome=self._greet, way=way,
         )  # fmt: skip
 
     def _greet(self, bot: Bot, id: str) -> None:
