@@ -10,7 +10,7 @@ from calliope.bots.loops import SoundPacket
 from calliope.media import AUDIO_BLOCK_SAMPLES, AUDIO_CLOCK_HZ
 from calliope.metrics import Metrics
 from calliope.transport.aiortc_seams import MediaSender
-from calliope.transport.fanout import RtpStream
+from calliope.transport.rtp_stream import RtpStream
 
 _HEADER = struct.Struct("!BBHLL")
 _ONE_BYTE_EXTENSIONS = 0xBEDE  # RFC 8285 section 4.2
