@@ -263,7 +263,8 @@ def soak_rows(readings: Sequence[Reading], begun_s: float, minutes: float, joins
 def loss_rows(before: Sight, during: Sight, after: Sight, dark: Sight) -> list[Row]:
     """Behind a link that lost 5% both ways, and then was dark for half a second now and then."""
     frozen = during.frozen_s / during.seconds
-    heard = len(during.sound_ms) / max(1, math.floor(during.seconds))
+    # one a second, but the first or the last may lie on the edge
+    heard = min(1.0, len(during.sound_ms) / max(1, math.floor(during.seconds) - 1))
     later = {
         kind: quantile(getattr(after, kind), 0.95) - quantile(getattr(before, kind), 0.95)
         for kind in ("picture_ms", "sound_ms")

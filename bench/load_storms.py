@@ -125,6 +125,8 @@ async def narrow(url: str, pid: int, room: str, studio: Studio, seconds: float) 
                 reading = await asyncio.to_thread(read_gauge, pid, url)
                 moved = max(moved, smaller_pictures(reading) - 1)
             fps = crowd.report().bots[seat].fps
+            # a probe may have just gone too far: what is timed begins with a smaller picture
+            await _until_moved(pid, url, time.monotonic(), smaller=True)
             relay.down.limit_bps = None
             begun_s = time.monotonic()
             back_s = await _until_moved(pid, url, begun_s, smaller=False)

@@ -31,7 +31,7 @@ from calliope.mixer.own_layout import OwnLayout, allow_local_modules
 from calliope.mixer.scene import Fit, TickOutput, ViewName
 from calliope.mixer.video import VideoMixer
 from calliope.mixer.view import LayoutFunction
-from calliope.room import AudioDeliver
+from calliope.mixing import AudioDeliver
 from calliope.rooms import Rooms
 from calliope.tls import build_context, local_address
 from calliope.transport import aiortc_seams

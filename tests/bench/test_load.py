@@ -204,7 +204,7 @@ def test_a_bad_network_that_does_not_hurt() -> None:
     ("sights", "row"),
     [
         ({"during": replace(SIGHT, frozen_s=1.2)}, "5% loss both ways for 60 s: picture frozen"),
-        ({"during": replace(SIGHT, sound_ms=(40.0,) * 56)}, "sounds heard of those sent"),
+        ({"during": replace(SIGHT, sound_ms=(40.0,) * 55)}, "sounds heard of those sent"),
         (
             {"after": replace(SIGHT, picture_ms=(51.0,))},
             "picture and sound after it, beside before (p95)",
