@@ -155,8 +155,10 @@ def _flashes(listener: _Listener) -> dict[int, tuple[float, int]]:
     decoder = av.CodecContext.create("vp8", "r")
     assert isinstance(decoder, av.VideoCodecContext)
     frames: dict[int, list[tuple[float, RtpPacket]]] = {}
+    media_ssrc = listener.packets[0][1].ssrc if listener.packets else None
     for arrived_s, packet in listener.packets:
-        frames.setdefault(packet.timestamp, []).append((arrived_s, packet))
+        if packet.ssrc == media_ssrc:  # not what is sent again, be it to probe the link
+            frames.setdefault(packet.timestamp, []).append((arrived_s, packet))
     found: list[tuple[float, int]] = []
     was_light = True
     for timestamp, packets in frames.items():

@@ -19,6 +19,7 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -62,7 +63,8 @@ async def run(plan: Plan, groups: Sequence[str], kept: Path) -> list[Row]:
             begun_s = time.monotonic()
             try:
                 made = await ROWS[name](bench)
-            except TimeoutError as error:
+            except Exception as error:  # the others are measured all the same
+                traceback.print_exc()
                 made = [Row(name, f"not measured: {error}", "", False)]
             results += made
             for row in made:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from bench import bench_delay, load_network, load_storms
+from bench.decoding import measure_decoding
 from bench.gauge import Reading, read_gauge
 from bench.load_goals import (
     VIDEO_TICKS,
@@ -20,6 +21,7 @@ from bench.load_goals import (
     Window,
     audience_rows,
     call_rows,
+    decoding_rows,
     delay_rows,
     disorder_rows,
     growth_rows,
@@ -244,6 +246,13 @@ async def quality(bench: Bench) -> list[Row]:
     return quality_rows(found["calliope"], found["aiortc"])
 
 
+async def decoding(bench: Bench) -> list[Row]:
+    """What uplinks sized to the tile leave to decode."""
+    found = await asyncio.to_thread(measure_decoding)
+    bench.found["decoding"] = asdict(found)
+    return decoding_rows(found)
+
+
 async def peers(bench: Bench) -> list[Row]:
     """The usual way, one composition and encode per viewer, beside ours."""
     rows: list[Row] = []
@@ -344,6 +353,7 @@ ROWS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "joins": joins,
     "delay": delay,
     "quality": quality,
+    "decoding": decoding,
     "peers": peers,
     "network": network,
     "soak": soak,

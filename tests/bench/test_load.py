@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench import load_goals as goals
+from bench.decoding import Decoding
 from bench.gauge import Reading
 from bench.load import keep, load, merged
 from bench.load_goals import Flow, Row, Window
@@ -41,7 +42,13 @@ def window(
     cpu_s: float = 9.0, rss_mb: float = 300.0, late: int = 0, skipped: int = 0, **of: Any
 ) -> Window:
     """Ten seconds and a thousand ticks."""
-    counted = {goals.VIDEO_TICKS: 1000, goals.LATE_TICKS: late, goals.SKIPPED_TICKS: skipped}
+    counted = {
+        goals.VIDEO_TICKS: 1000,
+        goals.LATE_TICKS: late,
+        goals.SKIPPED_TICKS: skipped,
+        goals.LOOP_LOOKS: 50,
+        goals.LOOP_PROMPT: 49,
+    }
     before = reading(100.0, 50.0, metrics=dict.fromkeys(counted, 500.0))
     after = {name: 500.0 + count for name, count in counted.items()}
     bots = of.pop("bots", (BOT, BOT))
@@ -98,6 +105,7 @@ def test_a_call_within_all_its_goals() -> None:
     assert "0.90 cores" in rows[0].figure
     assert rows[0].case.startswith("2 participants")
     assert not any(row.limited for row in rows)
+    assert [row.figure for row in rows if "event loop" in row.case] == ["2.0%"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +137,7 @@ def test_delays_of_a_call_can_be_missed(sight: Sight, row: str) -> None:
 
 def test_where_the_clients_were_busy_it_is_said() -> None:
     rows = goals.call_rows(window(busy=0.95), window(sight=SIGHT, busy=0.5))
-    assert [row.limited for row in rows] == [True, True, False, True, False, False]
+    assert [row.limited for row in rows] == [True, True, False, True, False, False, False]
 
 
 def test_one_more_participant_may_cost_three_percent_of_a_core() -> None:
@@ -170,6 +178,11 @@ def test_quality_may_be_half_a_decibel_behind() -> None:
     stock = Quality(41.5, 8.0, 1200.0)
     assert missed(goals.quality_rows(Quality(41.0, 6.0, 1200.0), stock)) == []
     assert missed(goals.quality_rows(Quality(40.9, 6.0, 1200.0), stock))
+
+
+def test_a_room_of_cameras_may_cost_two_and_a_half_canvases_to_decode() -> None:
+    assert missed(goals.decoding_rows(Decoding(canvas_ms=1.0, cameras_ms=2.5))) == []
+    assert missed(goals.decoding_rows(Decoding(canvas_ms=1.0, cameras_ms=2.6)))
 
 
 def test_peers_have_no_goal() -> None:
