@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run demo test bench bench-report load lint format types wheel lock clean
+.PHONY: help run demo test bench bench-report load load-report lint format types wheel lock clean
 
 ARGS ?=
 PY := .venv/bin/python
@@ -17,6 +17,8 @@ NODE_READY := node_modules/.package-lock.json
 RUN_PACKAGES := libfribidi0
 TEST_PACKAGES := libfribidi0 chromium firefox-esr fonts-dejavu-core fonts-noto-core fonts-noto-cjk \
     fonts-noto-color-emoji tesseract-ocr
+# Lossy links between network namespaces.
+LOAD_PACKAGES := iproute2 iptables
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -45,8 +47,12 @@ bench-report: $(TEST_READY) ## measure the mixer's goals; renew the README's tab
 	@$(PY) -m bench.compositor_goals --json artefacts/compositor.json
 	@$(PY) -m bench.report artefacts/compositor.json
 
-load: $(TEST_READY) ## measure whole calls against their goals; ARGS="--quick" for two minutes
+load: $(TEST_READY) ## measure whole calls against their goals; ARGS="--quick" for six minutes
+	@.ci/need $(LOAD_PACKAGES) || echo "Going on without network namespaces." >&2
 	@$(PY) -m bench.load $(ARGS)
+
+load-report: $(TEST_READY) ## renew the README's table and plot with what "make load" measured
+	@$(PY) -m bench.load_report
 
 lint: $(TEST_READY) ## check style and format
 	@$(PY) -m ruff check .

@@ -1,6 +1,7 @@
-"""A call over a link that loses packets: two network namespaces, a packet filter between them.
+"""A link that loses packets: two network namespaces, a packet filter at either end of the cable.
 
-The filter drops a random share both ways. Needs root, ``ip`` and ``iptables``.
+Needs root, ``ip`` and ``iptables``. The clients run in one namespace, the server in the other; what
+the filter cannot do (reorder, repeat, limit) a relay does, see ``load_storms.py``.
 """
 
 from __future__ import annotations
@@ -11,70 +12,60 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from typing import Any
 
-from calliope.bots.crowd import quantile
 from tests.e2e.server_process import run_server
 
-LOSS = 0.05
 _SERVER, _CLIENTS = f"cal-s{os.getpid()}", f"cal-c{os.getpid()}"
 _SERVER_IP, _CLIENTS_IP = "10.213.7.1", "10.213.7.2"
 _PORT = 8050
-_EXTRA_S = 60.0
+_EXTRA_S = 120.0
 
 
 class Unavailable(Exception):
     """This machine cannot do it; the message says why."""
 
 
-async def measure(launcher: Sequence[str], seconds: float) -> dict[str, float]:
-    """Three participants and one who decodes, all of them behind the lossy link."""
+class Filter:
+    """Loses UDP packets that come in at both ends of the cable. It is used by the clients' side."""
+
+    def __init__(self, server_space: str) -> None:
+        self._ends = ((), ("ip", "netns", "exec", server_space))
+
+    async def lose(self, share: float) -> None:
+        """Lose a random share from now on."""
+        await self._tell("-F", "INPUT")
+        if share:
+            random = ("-m", "statistic", "--mode", "random", "--probability", str(share))
+            await self._tell("-A", "INPUT", "-p", "udp", *random, "-j", "DROP")
+
+    async def darken(self) -> None:
+        """Lose everything, until :meth:`lose` is called."""
+        await self._tell("-I", "INPUT", "-p", "udp", "-j", "DROP")
+
+    async def _tell(self, *rule: str) -> None:
+        await asyncio.gather(*(run(*end, "iptables", *rule) for end in self._ends))
+
+
+async def measure(launcher: Sequence[str], seconds: float) -> dict[str, Any]:
+    """What an observer behind a bad link saw and heard; ``seconds`` of loss. Unavailable."""
     _require()
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        async with (
-            _link(),
-            run_server(
-                "--server-host",
-                "0.0.0.0",
-                port=_PORT,
-                launcher=["ip", "netns", "exec", _SERVER, *launcher],
-            ),
-        ):
-            await _run(
-                "ip",
-                "netns",
-                "exec",
-                _CLIENTS,
-                sys.executable,
-                "-m",
-                "calliope",
-                "bots",
-                "--url",
-                f"http://{_SERVER_IP}:{_PORT}",
-                "--count",
-                "3",
-                "--fps",
-                "30",
-                "--watch",
-                "--seconds",
-                str(seconds),
-                "--json",
-                str(report),
-                timeout_s=seconds + _EXTRA_S,
-            )
-        sight = json.loads(report.read_text())["sight"]
-    delays = sight["picture_ms"]
-    return {
-        "frozen_share": sight["frozen_s"] / sight["seconds"],
-        "freezes": sight["freezes"],
-        "longest_gap_s": sight["longest_gap_s"],
-        "fps": sight["frames"] / sight["seconds"],
-        "p50_ms": quantile(delays, 0.5),
-        "p95_ms": quantile(delays, 0.95),
-    }
+    async with (
+        _link(),
+        run_server(
+            *("--server-host", "0.0.0.0"),
+            port=_PORT,
+            launcher=["ip", "netns", "exec", _SERVER, *launcher],
+        ),
+    ):
+        said = await run(
+            *("ip", "netns", "exec", _CLIENTS, sys.executable, "-m", "bench.load_storms"),
+            *(f"http://{_SERVER_IP}:{_PORT}", _SERVER, str(seconds)),
+            timeout_s=seconds + _EXTRA_S,
+        )
+    found: dict[str, Any] = json.loads(said)
+    return found
 
 
 def _require() -> None:
@@ -87,72 +78,40 @@ def _require() -> None:
 
 @contextlib.asynccontextmanager
 async def _link() -> AsyncIterator[None]:
-    """Two namespaces and the cable between them, both ends of which lose packets."""
-    with_ip = ("ip", "netns", "exec")
+    """Two namespaces and the cable between them."""
     try:
         for space in (_SERVER, _CLIENTS):
-            await _run("ip", "netns", "add", space)
-        await _run(
-            "ip",
-            "link",
-            "add",
-            "cal0",
-            "netns",
-            _SERVER,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "cal1",
-            "netns",
-            _CLIENTS,
-        )
+            await run("ip", "netns", "add", space)
+        ends = ("cal0", "netns", _SERVER, "type", "veth", "peer", "name", "cal1", "netns", _CLIENTS)
+        await run("ip", "link", "add", *ends)
         for space, device, address in (
             (_SERVER, "cal0", _SERVER_IP),
             (_CLIENTS, "cal1", _CLIENTS_IP),
         ):
-            inside = (*with_ip, space)
-            await _run(*inside, "ip", "addr", "add", f"{address}/24", "dev", device)
-            await _run(*inside, "ip", "link", "set", device, "up")
-            await _run(*inside, "ip", "link", "set", "lo", "up")
-            await _run(
-                *inside,
-                "iptables",
-                "-A",
-                "INPUT",
-                "-i",
-                device,
-                "-p",
-                "udp",
-                "-m",
-                "statistic",
-                "--mode",
-                "random",
-                "--probability",
-                str(LOSS),
-                "-j",
-                "DROP",
-            )
+            await run("ip", "-n", space, "addr", "add", f"{address}/24", "dev", device)
+            await run("ip", "-n", space, "link", "set", device, "up")
+            await run("ip", "-n", space, "link", "set", "lo", "up")
         yield
     finally:
         for space in (_SERVER, _CLIENTS):
             with contextlib.suppress(Unavailable):
-                await _run("ip", "netns", "del", space)
+                await run("ip", "netns", "del", space)
 
 
-async def _run(*command: str, timeout_s: float = 10.0) -> None:
-    """Unavailable with what the program said, if it failed."""
+async def run(*command: str, timeout_s: float = 10.0) -> str:
+    """What a program printed; Unavailable with what it complained of, if it failed."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
         async with asyncio.timeout(timeout_s):
-            _, said = await process.communicate()
+            said, complained = await process.communicate()
     except BaseException:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
         raise
     if process.returncode:
-        raise Unavailable(
-            f"{' '.join(command[:6])}: {said.decode(errors='replace').strip()[-300:]}"
-        )
+        why = complained.decode(errors="replace").strip()[-300:]
+        raise Unavailable(f"{' '.join(command[:6])}: {why}")
+    return said.decode()

@@ -1,4 +1,7 @@
-"""The plots of ``bench/load.py``: cores over participants, cores over audience."""
+"""The plots of ``bench/load.py``: cores over participants, cores over audience.
+
+What was found comes as it lies in the JSON file: keys are text.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "calliope"
     from matplotlib import pyplot
 
     panels = [name for name in ("growth", "audience") if name in found]
@@ -21,10 +25,10 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     for axis, name in zip(axes[0], panels, strict=True):
         if name == "growth":
             grown = found["growth"]
-            axis.plot(list(grown), list(grown.values()), "o-", label="Calliope")
+            axis.plot(list(map(int, grown)), list(grown.values()), "o-", label="Calliope")
             if peers := found.get("peers"):
                 theirs = [pair[1] for pair in peers.values()]
-                axis.plot(list(peers), theirs, "s--", label="one encode per viewer")
+                axis.plot(list(map(int, peers)), theirs, "s--", label="one encode per viewer")
                 axis.legend()
             axis.set_xlabel("participants")
         else:
@@ -37,5 +41,5 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)

@@ -32,13 +32,13 @@ ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- measured: begin (make bench-report) -->", "<!-- measured: end -->"
 
 
-def between_marks(text: str, new: str) -> str:
+def between_marks(text: str, new: str, begin: str = BEGIN, end: str = END) -> str:
     """``text`` with everything between the marks replaced; ValueError without the marks."""
-    before, found, rest = text.partition(BEGIN)
-    _, closed, after = rest.partition(END)
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"no line {BEGIN!r} with {END!r} after it")
-    return f"{before}{BEGIN}\n{new}\n{END}{after}"
+        raise ValueError(f"no line {begin!r} with {end!r} after it")
+    return f"{before}{begin}\n{new}\n{end}{after}"
 
 
 def goals(measured: dict[str, Any]) -> str:

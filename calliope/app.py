@@ -31,12 +31,13 @@ from calliope.mixer.own_layout import OwnLayout, allow_local_modules
 from calliope.mixer.scene import Fit, TickOutput, ViewName
 from calliope.mixer.video import VideoMixer
 from calliope.mixer.view import LayoutFunction
-from calliope.room import AudioDeliver
+from calliope.mixing import AudioDeliver
 from calliope.rooms import Rooms
 from calliope.tls import build_context, local_address
 from calliope.transport import aiortc_seams
 from calliope.transport.http import build_runner, build_web_app
 from calliope.transport.ice import IceServers
+from calliope.transport.probe import Prober
 from calliope.transport.session import Sessions
 
 _log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Server:
         self._clock = clock or SystemClock()
         self._labels = GlyphAtlas(self.metrics)
         self._collector = Collector(self._clock)
+        self._prober = Prober(self._own_url, self._clock, self.metrics)
         self._runner: web.AppRunner | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._tls: ssl.SSLContext | None = None
@@ -117,7 +119,12 @@ class Server:
         self.rooms = Rooms(config, self._clock, self.metrics, mixers, post)
         self.sessions = Sessions(self.rooms, config, self._clock, self.metrics)
         site = build_web_app(
-            self.sessions, IceServers(config.ice), config, self.metrics, static_dir()
+            self.sessions,
+            IceServers(config.ice),
+            self._prober,
+            config,
+            self.metrics,
+            static_dir(),
         )
         self._runner = build_runner(site)
         await self._runner.setup()
@@ -150,6 +157,7 @@ class Server:
             self._sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
+        await self._prober.close()
         if self._runner is not None:  # else the start failed before there was a room
             await self.sessions.close()
             self.rooms.close_empty()
@@ -157,6 +165,13 @@ class Server:
             await asyncio.to_thread(self.rooms.join_mixers)
         await asyncio.to_thread(self._labels.close)
         self._collector.stop()
+
+    def _own_url(self) -> str:
+        """Where this very machine reaches the server."""
+        host = self.config.server.host
+        host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self._tls else 'http'}://{shown}:{self.port}"
 
     def addresses(self) -> list[str]:
         """The URLs to open, the one for this machine first."""

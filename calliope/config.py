@@ -74,6 +74,12 @@ class ServerConfig:
     drain_s: int = option(
         5, "Seconds that calls get to end in after SIGTERM or SIGINT.", whole(0, 300)
     )
+    probe: str = option(
+        "off",
+        "Who may have the server measure itself (POST /api/probe): nobody, who is on its machine,"
+        " or everybody.",
+        one_of("off", "local", "on"),
+    )
     log_level: str = option("info", "What is logged.", one_of("debug", "info", "warning", "error"))
 
 

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 _TICK_BUCKETS_S = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.25, 1.0,
 )  # fmt: skip
+_SHARE_BUCKETS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_DELAY_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.08, 0.12, 0.2, 0.4, 0.8)
 
 
 class Metrics:
@@ -68,6 +70,34 @@ class Metrics:
         self.first_frame_s = Histogram(
             "calliope_first_frame_seconds", "From the offer to the first video frame sent",
             buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0), registry=r,
+        )  # fmt: skip
+        self.loss_share = Histogram(
+            "calliope_loss_share",
+            "Share of a stream's packets lost between two receiver reports: in from senders, out"
+            " to viewers",
+            ["direction"], buckets=_SHARE_BUCKETS, registry=r,
+        )  # fmt: skip
+        self.round_trip_s = Histogram(
+            "calliope_round_trip_seconds", "Round trip to a viewer and back, by its reports",
+            buckets=_DELAY_BUCKETS_S, registry=r,
+        )  # fmt: skip
+        self.probes = Counter(
+            "calliope_probes", "Calls of the server with itself, by how they ended", ["result"],
+            registry=r,
+        )  # fmt: skip
+        self.glass_to_glass_s = Histogram(
+            "calliope_glass_to_glass_seconds",
+            "Probes: from a picture's leaving its sender to its arrival, composed, at another",
+            buckets=_DELAY_BUCKETS_S, registry=r,
+        )  # fmt: skip
+        self.sound_delay_s = Histogram(
+            "calliope_sound_delay_seconds", "Probes: likewise for sound, mixed",
+            buckets=_DELAY_BUCKETS_S, registry=r,
+        )  # fmt: skip
+        self.lip_sync_s = Histogram(
+            "calliope_lip_sync_seconds",
+            "Probes: how far picture and sound are apart at playout, by the sender reports",
+            buckets=_DELAY_BUCKETS_S, registry=r,
         )  # fmt: skip
 
     def render(self) -> bytes:

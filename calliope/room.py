@@ -7,82 +7,27 @@ output back through ``post``; they see the room only as immutable scenes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Protocol, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
 
 from calliope import control
 from calliope.clock import Clock
 from calliope.config import Config
 from calliope.errors import Forbidden, NotFound, RoomFull
 from calliope.ladder import Ladder
-from calliope.mailbox import Mailbox
-from calliope.media import AudioSink, EncodedAudio, Post
+from calliope.media import Post
 from calliope.member import JoinRequest, Member, Outlet
 from calliope.metrics import Metrics
-from calliope.mixer.lead import Lead, follow
-from calliope.mixer.scene import Layout, Scene, TickOutput, ViewName
+from calliope.mixer.scene import Scene
+from calliope.mixing import Mixers
 from calliope.names import clean_name
+from calliope.pictures import Pictures
 from calliope.seat import Seat
-from calliope.uplink import Uplink, size_uplinks
+from calliope.sounds import Sounds
+from calliope.turns import Turns
+from calliope.uplink import tell_uplinks
 
 CHAT_KEPT = 100
 STATS_SPACING_NS = 2_000_000_000
-UPLINK_MIN_BPS = 30_000
-"""Left to a sender that is shown nowhere and has no channel: it must not think the link dead."""
-MEMBERS_AT_ONCE = 50
-"""So many sessions are sent to in one go: 16 us each of RTP and some control messages stay below
-2 ms, and the event loop goes on with others between."""
-WORK_WAITING = 8
-"""Ticks of sound and picture that may wait for those before them."""
-TICKS_WAITING = 16
-"""Mixer ticks that may wait for an event loop that stands still: half a second of pictures."""
-
-
-AudioOutput: TypeAlias = tuple[
-    EncodedAudio | None, Mapping[str, EncodedAudio | None], frozenset[str]
-]
-
-
-class Mixing(Protocol):
-    """A mixer's thread. ``stop`` returns at once, the thread ends within a tick."""
-
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
-    def join(self) -> None: ...
-    @property
-    def alive(self) -> bool: ...
-
-
-class VideoMixing(Mixing, Protocol):
-    """What a room needs of a video mixer."""
-
-    def show(self, scene: Scene) -> None: ...
-    def request_keyframe(self, view: ViewName, rendition: str) -> None: ...
-
-
-class AudioMixing(Mixing, Protocol):
-    """What a room needs of an audio mixer."""
-
-    def new_voice(self) -> AudioSink: ...
-    def add(self, id: str, voice: AudioSink) -> None: ...
-    def remove(self, id: str) -> None: ...
-    def set_muted(self, id: str, muted: bool) -> None: ...
-    def set_gain(self, listener_id: str, speaker_id: str, gain: float) -> None: ...
-    def listen(self, id: str) -> None: ...
-    def unlisten(self, id: str) -> None: ...
-
-
-AudioDeliver: TypeAlias = Callable[
-    [EncodedAudio | None, Mapping[str, EncodedAudio | None], frozenset[str]], None
-]
-
-
-class Mixers(Protocol):
-    """Builds a room's mixers; they are not started yet."""
-
-    def video(self, deliver: Callable[[TickOutput], None]) -> VideoMixing: ...
-    def audio(self, deliver: AudioDeliver) -> AudioMixing: ...
 
 
 class Room:
@@ -96,48 +41,40 @@ class Room:
         metrics: Metrics,
         mixers: Mixers,
         post: Post,
-        canvas: tuple[int, int],
     ) -> None:
         self.name = name
         self.clock = clock
         self.metrics = metrics
         self.members: set[Member] = set()
         self._config = config
-        renditions = [text.partition(":") for text in config.mixer.renditions]
-        self._renditions = tuple(name for name, _, _ in renditions)
-        self._rungs_bps = tuple(int(kbps) * 1000 for _, _, kbps in renditions)
-        self._canvas = canvas
         self._seats: dict[str, Seat] = {}
         self._next_id = 1
         self._chat: deque[dict[str, object]] = deque(maxlen=CHAT_KEPT)
         self._chat_id = 0
-        self._layouts: dict[ViewName, Layout] = {}
-        self._pts_90k = 0
-        self._delay_ms = 0.0
-        self._speaking: frozenset[str] = frozenset()
-        self._speaking_since: dict[str, int] = {}
-        self._lead = Lead()
-        self._scene = Scene()
         self._started = False
-        self._post = post
-        self._work: deque[Iterator[None]] = deque()  # the first one is under way
-        self._missed_layouts: set[ViewName] = set()
-        pictures = Mailbox[TickOutput](
+        self._turns = Turns(post)
+        self._pictures = Pictures(
+            self.members,
+            self._turns,
+            config.mixer,
+            metrics,
+            mixers,
             post,
-            self._deliver_video,
-            merge=_skip_frames,
-            merged=self._note_skipped_frames,
-            limit=TICKS_WAITING,
+            on_moved=self.refresh,
+            on_layout=self._tell_uplinks,
         )
-        sounds = Mailbox[AudioOutput](
+        self._sounds = Sounds(
+            self.members,
+            self._seats,
+            self._turns,
+            clock,
+            metrics,
+            mixers,
             post,
-            lambda output: self._deliver_audio(*output),
-            merge=lambda _, newer: newer,
-            merged=metrics.drops.labels(queue="room_audio", why="loop").inc,
-            limit=TICKS_WAITING,
+            on_speaking=self._tell_speaking,
         )
-        self.video_mixer = mixers.video(pictures.put)
-        self.audio_mixer = mixers.audio(lambda *output: sounds.put(output))
+        self.video_mixer = self._pictures.mixer
+        self.audio_mixer = self._sounds.mixer
 
     # -- coming and going ---------------------------------------------------------------------
 
@@ -261,15 +198,15 @@ class Room:
                 continue
             if not self._expects(seat):
                 del self._seats[seat.id]
-        self._follow_lead()
+        self._sounds.follow_lead()
         self.refresh()
-        if len(self._work) < WORK_WAITING:
-            self._do(self._sweep_members(now_ns))
+        if not self._turns.full:
+            self._turns.do(self._sweep_members(now_ns))
 
     def _sweep_members(self, now_ns: int) -> Iterator[None]:
         moving = False
         for member in tuple(self.members):
-            moving = self._adapt(member, now_ns) or moving
+            moving = self._pictures.adapt(member, now_ns) or moving
             if member.stats_due_ns is not None and now_ns >= member.stats_due_ns:
                 member.stats_due_ns = now_ns + STATS_SPACING_NS
                 self._send_stats(member)
@@ -277,37 +214,9 @@ class Room:
         if moving:
             self._choose_streams()
 
-    def _do(self, work: Iterator[None]) -> None:
-        """Do work that yields after each session: at once where they are few, else behind what
-        was begun before, with pauses for the event loop."""
-        self._work.append(work)
-        if len(self._work) == 1:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        for _ in range(MEMBERS_AT_ONCE):
-            if not self._work:
-                return
-            work = self._work[0]
-            try:
-                next(work)
-            except StopIteration:
-                self._end(work)
-            except Exception:
-                self._end(work)
-                if self._work:
-                    self._post(self._go_on)
-                raise
-        if self._work:
-            self._post(self._go_on)
-
-    def _end(self, work: Iterator[None]) -> None:
-        if self._work and self._work[0] is work:  # else the room was closed meanwhile
-            self._work.popleft()
-
     def close(self) -> None:
         """Stop the mixers; their threads end by themselves. The room is not used after that."""
-        self._work.clear()
+        self._turns.clear()
         self.video_mixer.stop()
         self.audio_mixer.stop()
 
@@ -325,7 +234,8 @@ class Room:
 
     def broadcast(self, message: Mapping[str, object], *, but: Member | None = None) -> None:
         """Tell everybody whose channel is open now."""
-        self._do(self._tell([m for m in self.members if m is not but and m.channel_open], message))
+        present = [m for m in self.members if m is not but and m.channel_open]
+        self._turns.do(self._tell(present, message))
 
     def _tell(self, members: Iterable[Member], message: Mapping[str, object]) -> Iterator[None]:
         for member in members:
@@ -341,7 +251,7 @@ class Room:
             "you": member.id,
             "room": self.name,
             "participants": [s.describe() for s in self._seats.values() if s.listed],
-            "layout": self._layout_for(member),
+            "layout": self._pictures.layout_for(member),
             "chat": [],
         }
         spare = control.MESSAGE_MAX_BYTES - 64
@@ -351,20 +261,21 @@ class Room:
         member.send(welcome)
         for run in runs[1:]:
             member.send({"type": "history", "chat": list(run)})
-        if self._speaking:
-            member.send({"type": "speaking", "ids": sorted(self._speaking)})
+        if self._sounds.speaking:
+            member.send(self._speaking())
         for source, uplink in member.seat.uplinks.items():
             member.send(uplink.message(source))
         for sender in (member.seat.member, member.seat.screen):
             if sender is not None:
                 sender.outlet.limit_uplink(None)  # it is told from now on
 
-    def _layout_for(self, member: Member) -> dict[str, object] | None:
-        layout = self._layouts.get(member.stream[0]) if member.stream else None
-        if layout is None:
-            return None
-        # The newest frame's time, not that of the change: an old one would wrap around.
-        return control.layout_message(layout, member.outlet.rtp_timestamp(self._pts_90k))
+    def _speaking(self) -> dict[str, object]:
+        return {"type": "speaking", "ids": sorted(self._sounds.speaking)}
+
+    def _tell_speaking(self) -> None:
+        """Others speak than before: everybody is told, and the picture shows it."""
+        self.broadcast(self._speaking())
+        self.refresh()
 
     def handle(self, member: Member, message: control.ClientMessage) -> None:
         """Do what one checked message asks; ClientError if that is not to be had."""
@@ -433,7 +344,7 @@ class Room:
                 "rendition": member.stream[1] if member.stream else None,
                 "loss": round(link.loss, 4),
                 "rtt_ms": round(link.rtt_ms, 1),
-                "delay_ms": round(self._delay_ms, 1),
+                "delay_ms": round(self._pictures.delay_ms, 1),
             }
         )
 
@@ -459,172 +370,15 @@ class Room:
                 if stream is not None
             ),
         )
-        if scene != self._scene:
-            self._scene = scene
-            self.video_mixer.show(scene)
+        self._pictures.show(scene)
 
     def _choose_streams(self) -> None:
-        """Put every viewer on the stream it asked for; it moves at that stream's next keyframe."""
-        shared = any(
-            s.screen is not None and s.screen.feed is not None for s in self._seats.values()
-        )
-        for member in self.members:
-            if not (member.is_connected and member.receives_video):
-                continue
-            auto: ViewName = "presenter" if shared else "grid"
-            view = auto if member.view == "auto" else member.view
-            wanted = (view, self._renditions[member.ladder.rung])
-            if wanted == member.stream and not member.held:
-                member.next_stream = None
-            elif wanted != member.next_stream:
-                member.next_stream = wanted
-                self.video_mixer.request_keyframe(*wanted)
-        self.refresh()
+        """Let every viewer watch what it asked for, as the room is now."""
+        screens = (seat.screen for seat in self._seats.values())
+        shared = any(screen is not None and screen.feed is not None for screen in screens)
+        self._pictures.choose_streams(screen_shared=shared)
 
-    def _adapt(self, member: Member, now_ns: int) -> bool:
-        """Let a viewer's rendition follow its link; True when it is to move."""
-        if member.stream is None:
-            return False
-        ladder, before = member.ladder, member.ladder.rung
-        step = ladder.decide(now_ns, member.outlet.link(), self._needs_bps(member.stream[0]))
-        if step != member.step:
-            member.step = step
-            member.outlet.shape(step.pace_bps, step.padding_bps)
-        if step.rung == before:
-            return False
-        member.seat.rung = step.rung
-        self.metrics.moves.labels(direction="down" if step.rung > before else "up").inc()
-        if step.rung > before:
-            member.held = True  # more of it would only hold up the keyframe of the smaller one
-            member.outlet.clear_video()
-        return True
-
-    def _needs_bps(self, view: ViewName) -> tuple[int, ...]:
-        """The bitrates of a view's renditions: the first one's grows with the canvas."""
-        layout = self._layouts.get(view)
-        if layout is None or layout.canvas == self._canvas:
-            return self._rungs_bps
-        share = layout.canvas[0] * layout.canvas[1] / (self._canvas[0] * self._canvas[1])
-        return (round(self._rungs_bps[0] * max(1.0, share)), *self._rungs_bps[1:])
-
-    def _note_skipped_frames(self, count: int) -> None:
-        """The event loop stood still for too long: viewers lack frames, so they begin anew."""
-        self.metrics.drops.labels(queue="room_video", why="loop").inc(count)
-        for stream in self._scene.watched:
-            self.video_mixer.request_keyframe(*stream)
-
-    def _deliver_video(self, output: TickOutput) -> None:
-        """One tick's output: layouts before the frames they describe, then frames to viewers."""
-        self._pts_90k = output.pts_90k
-        if output.delay_ns is not None:
-            self._delay_ms += (output.delay_ns / 1e6 - self._delay_ms) * 0.1
-        self._layouts.update({layout.view: layout for layout in output.layouts})
-        self._missed_layouts |= {layout.view for layout in output.layouts}
-        if len(self._work) >= WORK_WAITING:
-            self._note_skipped_frames(1)
-            return
-        changed, self._missed_layouts = self._missed_layouts, set()
-        self._do(self._send_pictures(output, changed))
-
-    def _send_pictures(self, output: TickOutput, changed: set[ViewName]) -> Iterator[None]:
-        frames = dict(output.frames)
-        moved = False
-        for member in tuple(self.members):
-            yield
-            view_before = member.stream[0] if member.stream else None
-            waiting = frames.get(member.next_stream) if member.next_stream else None
-            if waiting is not None and waiting.keyframe:
-                member.stream, member.next_stream = member.next_stream, None
-                member.held = False
-                moved = True
-            if member.stream is None:
-                continue
-            if member.stream[0] in changed or member.stream[0] != view_before:
-                self._send_layout(member, output.pts_90k)
-            frame = frames.get(member.stream)
-            if frame is not None and not member.held:
-                member.outlet.send_video(frame)
-        if moved:
-            self.refresh()
-        if changed or moved:
-            self._size_uplinks()
-
-    def _send_layout(self, member: Member, pts_90k: int) -> None:
-        assert member.stream is not None
-        layout = self._layouts.get(member.stream[0])
-        if layout is not None:
-            member.send(control.layout_message(layout, member.outlet.rtp_timestamp(pts_90k)))
-
-    def _size_uplinks(self) -> None:
+    def _tell_uplinks(self) -> None:
         """Tell every sender how large it is shown now, where that has changed."""
-        watched = {view for view, _ in self._scene.watched}
-        layouts = [layout for view, layout in self._layouts.items() if view in watched]
-        uplinks = size_uplinks(layouts, self._config.mixer.fps)
-        for seat in self._seats.values():
-            if not seat.listed:
-                continue
-            for source, member in (("camera", seat.member), ("screen", seat.screen)):
-                if member is None or (source == "screen" and member.feed is None):
-                    continue  # a screen paused before its first picture would never be laid out
-                uplink = uplinks.get((seat.id, source), Uplink.paused())
-                if seat.uplinks.get(source) != uplink:
-                    if uplink.kbps:
-                        seat.resumed_ns[source] = self.clock.now_ns()
-                    seat.uplinks[source] = uplink
-                    if seat.member is not None and seat.member.channel_open:
-                        seat.member.send(uplink.message(source))
-                    else:  # it cannot be told, but every sender heeds a bandwidth estimate
-                        member.outlet.limit_uplink(max(UPLINK_MIN_BPS, uplink.kbps * 1000))
-
-    # -- the sound --------------------------------------------------------------------------------
-
-    def _deliver_audio(
-        self,
-        shared: EncodedAudio | None,
-        own: Mapping[str, EncodedAudio | None],
-        speaking: Iterable[str],
-    ) -> None:
-        if len(self._work) < WORK_WAITING:
-            self._do(self._send_sounds(shared, own))
-        else:
-            self.metrics.drops.labels(queue="room_audio", why="loop").inc()
-        ids = frozenset(id for id in speaking if id in self._seats and self._seats[id].listed)
-        if ids != self._speaking:
-            self._set_speaking(ids)
-
-    def _send_sounds(
-        self, shared: EncodedAudio | None, own: Mapping[str, EncodedAudio | None]
-    ) -> Iterator[None]:
-        for member in tuple(self.members):
-            if member.is_connected and member.receives_audio and not member.left:
-                packet = own.get(member.seat.id, shared)
-                if packet is not None:
-                    member.outlet.send_audio(packet)
-            yield
-
-    def _set_speaking(self, ids: frozenset[str]) -> None:
-        now_ns = self.clock.now_ns()
-        for id in ids ^ self._speaking:
-            if (seat := self._seats.get(id)) is not None:
-                seat.speaking = id in ids
-                seat.spoke_ns = now_ns
-        self._speaking = ids
-        self._speaking_since = {id: self._speaking_since.get(id, now_ns) for id in ids}
-        self._follow_lead()
-        self.broadcast({"type": "speaking", "ids": sorted(ids)})
-        self.refresh()
-
-    def _follow_lead(self) -> None:
-        """Let the main speaker follow who speaks; the next scene shows it."""
-        before = self._lead if self._lead.id in self._seats else Lead()
-        # who left in the midst of a word speaks on until the mixer has fallen silent
-        present = {id: at for id, at in self._speaking_since.items() if id in self._seats}
-        self._lead = follow(before, present, self.clock.now_ns())
-        if self._lead is not before and self._lead.id is not None:
-            self._seats[self._lead.id].led_ns = self._lead.since_ns
-
-
-def _skip_frames(older: TickOutput, newer: TickOutput) -> TickOutput:
-    """One output of two: the newer frames, and of the layouts each view's newest."""
-    layouts = {layout.view: layout for layout in (*older.layouts, *newer.layouts)}
-    return replace(newer, layouts=tuple(layouts.values()))
+        layouts, fps = self._pictures.watched_layouts, self._config.mixer.fps
+        tell_uplinks(self._seats.values(), layouts, fps, self.clock.now_ns())

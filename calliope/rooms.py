@@ -11,8 +11,9 @@ from calliope.errors import Unavailable
 from calliope.media import Post
 from calliope.member import JoinRequest, Member, Outlet
 from calliope.metrics import Metrics
+from calliope.mixing import Mixers
 from calliope.names import clean_room
-from calliope.room import Mixers, Room
+from calliope.room import Room
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +60,7 @@ class Rooms:
             self.close_empty()  # a first join that was refused leaves no room behind
 
     def _open(self, name: str) -> Room:
-        size = (self._config.mixer.width, self._config.mixer.height)
-        room = Room(name, self._config, self._clock, self._metrics, self._mixers, self._post, size)
+        room = Room(name, self._config, self._clock, self._metrics, self._mixers, self._post)
         self._rooms[name] = room
         self._metrics.rooms.set(len(self._rooms))
         return room

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from calliope.mixer.scene import Layout
+
+if TYPE_CHECKING:
+    from calliope.seat import Seat
 
 BITS_PER_PIXEL = 0.08
 """VP8 from a camera looks clean at this many bits a pixel and frame; more is not seen in a tile."""
 MIN_KBPS = 120
 MAX_KBPS = 2500
+UPLINK_MIN_BPS = 30_000
+"""Left to a sender that is shown nowhere and has no channel: it must not think the link dead."""
 SCREEN_FPS = 15
 SCREEN_SIZE = (1920, 1080)
 """Asked of every screen: its canvas follows its size, so its size must not follow its tile."""
@@ -56,3 +62,23 @@ def size_uplinks(layouts: Iterable[Layout], fps: int) -> dict[tuple[str, str], U
         kbps = round(width * height * rate * BITS_PER_PIXEL / 1000)
         uplinks[id, source] = Uplink(width, height, rate, min(MAX_KBPS, max(MIN_KBPS, kbps)))
     return uplinks
+
+
+def tell_uplinks(seats: Iterable[Seat], layouts: Iterable[Layout], fps: int, now_ns: int) -> None:
+    """Tell every sender among ``seats`` what these layouts ask of it, where that has changed."""
+    uplinks = size_uplinks(layouts, fps)
+    for seat in seats:
+        if not seat.listed:
+            continue
+        for source, member in (("camera", seat.member), ("screen", seat.screen)):
+            if member is None or (source == "screen" and member.feed is None):
+                continue  # a screen paused before its first picture would never be laid out
+            uplink = uplinks.get((seat.id, source), Uplink.paused())
+            if seat.uplinks.get(source) != uplink:
+                if uplink.kbps:
+                    seat.resumed_ns[source] = now_ns
+                seat.uplinks[source] = uplink
+                if seat.member is not None and seat.member.channel_open:
+                    seat.member.send(uplink.message(source))
+                else:  # it cannot be told, but every sender heeds a bandwidth estimate
+                    member.outlet.limit_uplink(max(UPLINK_MIN_BPS, uplink.kbps * 1000))

@@ -24,7 +24,11 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "room",
         frozenset(
-            f"calliope.{name}" for name in ("control", "uplink", "member", "seat", "room", "rooms")
+            f"calliope.{name}"
+            for name in (
+                *("control", "uplink", "member", "seat", "mixing", "pictures", "sounds"),
+                *("room", "rooms"),
+            )
         ),
     ),
     ("transport", frozenset({"calliope.transport"})),

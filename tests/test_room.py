@@ -17,8 +17,9 @@ from calliope.media import AudioPacket, AudioSink, EncodedAudio, EncodedFrame, F
 from calliope.member import JoinRequest, Member
 from calliope.metrics import Metrics
 from calliope.mixer.scene import Layout, Scene, TickOutput, Tile, ViewName
-from calliope.room import MEMBERS_AT_ONCE, WORK_WAITING, AudioDeliver
+from calliope.mixing import AudioDeliver
 from calliope.rooms import Rooms
+from calliope.turns import MEMBERS_AT_ONCE, WORK_WAITING
 from tests.protocol_examples import messages
 
 

@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=_seconds, metavar="N", help="how long [default: until Ctrl-C]"
     )
     parser.add_argument(
+        "--settle", type=_seconds, metavar="N",
+        help="count, and the --seconds, from N seconds after all have joined",
+    )  # fmt: skip
+    parser.add_argument(
         "--fps", type=_fps, default=default.fps, metavar="N",
         help="pictures a second that each sends, 1 to 30 [default: %(default)s]",
     )  # fmt: skip
@@ -61,7 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--watch", action="store_true",
         help="measure delays: numbers drawn into the pictures, pips in the sound, one who decodes",
     )  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="write the report there as well")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the report there as well; -: there alone, to stdout"
+    )
     parser.add_argument("--insecure", action="store_true", help="accept a self-signed certificate")
 
 
@@ -74,6 +80,7 @@ def main(args: argparse.Namespace) -> int:
         count=args.count,
         audience=args.audience,
         seconds=args.seconds,
+        settle_s=args.settle,
         fps=args.fps,
         width=args.size[0],
         height=args.size[1],
@@ -81,14 +88,22 @@ def main(args: argparse.Namespace) -> int:
         joins_per_s=args.joins_per_second,
         watched=args.watch,
     )
+    quiet = args.json == "-"
     with asyncio.Runner(loop_factory=new_loop()) as runner:
-        report = runner.run(run_bots(options, show=lambda line: print(line, flush=True)))
-    print("\n".join(report.lines()))
-    if args.json is not None:
+        report = runner.run(run_bots(options, show=None if quiet else _show))
+    if quiet:
+        print(json.dumps(asdict(report)))
+    else:
+        print("\n".join(report.lines()))
+    if args.json is not None and not quiet:
         Path(args.json).write_text(json.dumps(asdict(report), indent=1))
     for failure in report.failures:
         print(f"calliope: {failure}", file=sys.stderr)
     return 0 if report.joined == options.count + options.audience else 1
+
+
+def _show(line: str) -> None:
+    print(line, flush=True)
 
 
 def new_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
+from typing import Protocol, cast
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -48,6 +48,16 @@ class JoinError(CalliopeError):
     """The server refused a bot or could not be reached; the message says why, for a person."""
 
 
+class Way(Protocol):
+    """A network of one's own between a bot and the server, such as a relay that loses packets."""
+
+    def hide(self, offer: str) -> str:
+        """The offer without the bot's own addresses."""
+
+    async def lead(self, answer: str) -> str:
+        """The answer with this way as the only one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """Where bots go: the server's address, the room, and how many pictures a second they send.
@@ -71,7 +81,7 @@ class Bot:
     to the first whole keyframe. ``ended`` is set when the connection is lost or the server ended
     it. ``secret`` is its session's; as the ``previous`` of another bot it takes over the seat. An
     ``observer`` takes the media in place of the tallies. ``on_welcome`` gets the bot and the id
-    that the server calls it by.
+    that the server calls it by. ``way`` is what its media takes, None: straight to the server.
     """
 
     def __init__(
@@ -85,6 +95,7 @@ class Bot:
         previous: str | None = None,
         observer: Observer | None = None,
         on_welcome: Callable[[Bot, str], None] | None = None,
+        way: Way | None = None,
     ) -> None:
         self.name = name
         self.video = Tally(clock)
@@ -95,6 +106,7 @@ class Bot:
         self.ended = asyncio.Event()
         self._observer = observer
         self._on_welcome = on_welcome
+        self._way = way
         self._begun_ns = 0
         self._sent_ns: dict[int, int] = {}
         self._call = call
@@ -112,7 +124,7 @@ class Bot:
         self._played = 0
         self._marked = clock.now_ns(), 0
         self._camera = VideoOut(metrics, self._restart)
-        self._microphone = Microphone()
+        self._microphone = Microphone(metrics)
         self._pc: PeerConnection | None = None
         self._location: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -184,7 +196,10 @@ class Bot:
         channel.on("message", self._hear)
         channel.on("open", lambda: self._greet(channel))
         await pc.setLocalDescription(await pc.createOffer())
-        answer = await self._post(http, pc.localDescription.sdp)
+        offer, way = pc.localDescription.sdp, self._way
+        answer = await self._post(http, offer if way is None else way.hide(offer))
+        if way is not None:
+            answer = await way.lead(answer)
         await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
     def _add_media(self, pc: PeerConnection) -> None:

@@ -8,14 +8,14 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 
 import aiohttp
 
-from calliope.bots.bot import SIZES, Bot, Call, JoinError
+from calliope.bots.bot import SIZES, Bot, Call, JoinError, Way
 from calliope.bots.loops import SoundPacket
 from calliope.bots.observer import Observer, Sight
 from calliope.bots.studio import Film, Studio
@@ -46,6 +46,7 @@ BUSY_LAG_S = 0.05
 class Options:
     """What to run. ``seconds`` None: until stopped. ``width`` and ``height`` are multiples of 4.
 
+    With ``settle_s`` the counting begins anew so long after all have joined, and ``seconds`` then.
     ``joins_per_s`` None: all at once. ``sound`` False: audience takes the picture only. ``watched``
     stamps the pictures, lets the first bot pip, and sends one more audience member, who decodes;
     ``observer_waits`` until told.
@@ -56,6 +57,7 @@ class Options:
     count: int = 8
     audience: int = 0
     seconds: float | None = None
+    settle_s: float | None = None
     fps: int = 15
     width: int = 640
     height: int = 360
@@ -143,6 +145,8 @@ class Report:
             )
             lines.append(f"picture, sender to composed: {_spread(seen.picture_ms)}")
             lines.append(f"sound, likewise: {_spread(seen.sound_ms)}")
+            apart_ms = [abs(distance) for distance in seen.lip_sync_ms]
+            lines.append(f"apart at playout: {_spread(apart_ms)}")
         tool = self.tool
         lines.append(
             f"this tool used {tool.core_share:.2f} of a core, its loop was"
@@ -178,14 +182,30 @@ async def run_bots(
     with Studio() as studio, _stopped_by_signals(stopping.set):
         crowd = Crowd(options, studio, clock or SystemClock())
         async with crowd.running(show or (lambda _line: None)):
+            if options.settle_s is not None:
+                settled = _settle(crowd, options.settle_s)
+                await _first_of(stopping.wait(), crowd.refused.wait(), settled, timeout_s=None)
             await _first_of(stopping.wait(), crowd.refused.wait(), timeout_s=options.seconds)
         return crowd.final_report
 
 
-class Crowd:
-    """All bots of one run. :meth:`running` is their life; report and mark within it."""
+async def _settle(crowd: Crowd, seconds: float) -> None:
+    """Count anew so long after all have joined."""
+    await crowd.joined()
+    await asyncio.sleep(seconds)
+    crowd.mark()
 
-    def __init__(self, options: Options, studio: Studio, clock: Clock) -> None:
+
+class Crowd:
+    """All bots of one run. :meth:`running` is their life; report and mark within it.
+
+    ``ways`` are those of bots that do not go straight to the server, by seat: participants come
+    first, then the audience, then the one who decodes.
+    """
+
+    def __init__(
+        self, options: Options, studio: Studio, clock: Clock, ways: Mapping[int, Way] | None = None
+    ) -> None:
         self.refused = asyncio.Event()
         """Set when there was no server within a minute."""
         self.observing = asyncio.Event()
@@ -195,6 +215,7 @@ class Crowd:
         self.options = options
         self._studio = studio
         self._clock = clock
+        self._ways = ways or {}
         self._metrics = Metrics()
         self._stopping = asyncio.Event()
         self._film = Film(options.width, options.height, options.fps, options.watched)
@@ -239,12 +260,16 @@ class Crowd:
         waits = self.options.watched and not self.observing.is_set()
         return self.options.total - waits
 
+    async def joined(self) -> None:
+        """Wait until all are in."""
+        while self.connected < self._expected:  # noqa: ASYNC110 - many bots, no event
+            await asyncio.sleep(0.05)
+
     async def wait_joined(self, timeout_s: float) -> None:
         """Wait until all are in; TimeoutError with what went wrong."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self.connected < self._expected:  # noqa: ASYNC110 - many bots, no event
-                    await asyncio.sleep(0.05)
+                await self.joined()
         except TimeoutError:
             why = f": {self._failures[-1]}" if self._failures else ""
             raise TimeoutError(f"{self.connected} of {self._expected} joined{why}") from None
@@ -358,23 +383,24 @@ class Crowd:
         call = Call(
             options.url, options.room, options.fps, options.width, self._first_size, options.sound
         )
+        way = self._ways.get(seat)
         if seat == self._watching_seat:
             observer = Observer(self._clock, self._metrics, (options.width, options.height))
             observer.meet(self._senders)
             self._observer = observer
             return Bot(
                 "Observer", call, self._clock, self._metrics, previous=previous,
-                observer=observer, on_welcome=self._greet,
+                observer=observer, on_welcome=self._greet, way=way,
             )  # fmt: skip
         if not self._sends(seat):
             name = f"Audience {seat - options.count + 1}"
-            return Bot(name, call, self._clock, self._metrics, previous=previous)
+            return Bot(name, call, self._clock, self._metrics, previous=previous, way=way)
         again = seat // len(NAMES)
         name = NAMES[seat % len(NAMES)] + (f" {again + 1}" if again else "")
         picture = partial(self._studio.picture, self._film, seat)
         return Bot(
             name, call, self._clock, self._metrics, sound, picture, previous,
-            on_welcome=self._greet,
+            on_welcome=self._greet, way=way,
         )  # fmt: skip
 
     def _greet(self, bot: Bot, id: str) -> None:

@@ -8,8 +8,9 @@ from aiortc.rtp import AnyRtcpPacket
 
 from calliope.bots.loops import SoundPacket
 from calliope.media import AUDIO_BLOCK_SAMPLES, AUDIO_CLOCK_HZ
+from calliope.metrics import Metrics
 from calliope.transport.aiortc_seams import MediaSender
-from calliope.transport.fanout import RtpStream
+from calliope.transport.rtp_stream import RtpStream
 
 _HEADER = struct.Struct("!BBHLL")
 _ONE_BYTE_EXTENSIONS = 0xBEDE  # RFC 8285 section 4.2
@@ -20,8 +21,8 @@ _VOICED = 0x80
 class Microphone:
     """Attach it to a sender, push packets, close it. Sends nothing while not connected."""
 
-    def __init__(self) -> None:
-        self._stream = RtpStream(AUDIO_CLOCK_HZ)
+    def __init__(self, metrics: Metrics) -> None:
+        self._stream = RtpStream(AUDIO_CLOCK_HZ, metrics)
         self._sender: MediaSender | None = None
         self._next_pts: int | None = None
 

@@ -17,6 +17,7 @@ from typing import Protocol, cast
 import av
 import numpy as np
 
+from calliope.bots.lip_sync import LipSync
 from calliope.bots.loops import PIP_HZ
 from calliope.bots.tally import FREEZE_NS
 from calliope.bots.timecode import Place, Reader
@@ -31,11 +32,14 @@ from calliope.media import (
 )
 from calliope.metrics import Metrics
 from calliope.transport.aiortc_seams import MediaReceiver
+from calliope.transport.jitter import AssembledFrame
 from calliope.transport.receiver import AudioIn, VideoIn
 
 _POLL_S = 0.004
 _MAX_PIXELS = 2560 * 1600
 _DELAYS_MAX = 200_000
+_FRAMES_KEPT = 32
+"""Frames on their way through the decoder, and some to spare."""
 _PIP_SHARE = 0.02
 """A block holds the pip if its tone is at least so large, of full scale."""
 _PIP_QUIET_NS = 400_000_000
@@ -56,7 +60,9 @@ class Sender(Protocol):
 class Sight:
     """What was seen and heard since the last mark; delays in milliseconds, one for each new code.
 
-    ``unread`` counts tiles in which no code could be read, ``read`` the others.
+    ``unread`` counts tiles in which no code could be read, ``read`` the others. ``lip_sync_ms`` is
+    how much later than the sound the picture of the same moment is played by who heeds the sender
+    reports, one for each pip.
     """
 
     seconds: float
@@ -68,6 +74,7 @@ class Sight:
     unread: int
     picture_ms: tuple[float, ...]
     sound_ms: tuple[float, ...]
+    lip_sync_ms: tuple[float, ...]
 
 
 class Observer:
@@ -96,7 +103,9 @@ class Observer:
         turns = 2 * np.pi * PIP_HZ / AUDIO_CLOCK_HZ * np.arange(AUDIO_BLOCK_SAMPLES)
         self._tone = np.stack([np.cos(turns), np.sin(turns)]).astype(np.float32)
         self._pip_heard_ns = 0
-        self.video = VideoIn(clock, metrics, _MAX_PIXELS, self._take_feed)
+        self._timestamps: deque[tuple[int, int]] = deque(maxlen=_FRAMES_KEPT)
+        self._lip_sync = LipSync()
+        self.video = VideoIn(clock, metrics, _MAX_PIXELS, self._take_feed, self._note_frame)
         self.audio = AudioIn(clock, metrics, self)
         self.mark()
 
@@ -128,6 +137,7 @@ class Observer:
         self._frozen_ns = self._longest_ns = 0
         self._picture_ms: deque[float] = deque(maxlen=_DELAYS_MAX)
         self._sound_ms: deque[float] = deque(maxlen=_DELAYS_MAX)
+        self._lip_sync.mark()
 
     def sight(self) -> Sight:
         """What was seen and heard since the last mark, an open freeze included."""
@@ -145,6 +155,7 @@ class Observer:
             unread=self._unread,
             picture_ms=tuple(self._picture_ms),
             sound_ms=tuple(self._sound_ms),
+            lip_sync_ms=self._lip_sync.distances_ms,
         )
 
     async def watch(self) -> None:
@@ -163,6 +174,17 @@ class Observer:
 
     def _take_feed(self, feed: VideoFeed) -> None:
         self._picture = feed.source
+
+    def _note_frame(self, frame: AssembledFrame) -> None:
+        """Keep when it came and its RTP time: pictures come out of the decoder without."""
+        self._timestamps.append((frame.arrived_ns, frame.timestamp))
+
+    def _dated_ns(self, frame: Frame) -> int | None:
+        """When the sender reports date a picture."""
+        for arrived_ns, timestamp in reversed(self._timestamps):
+            if arrived_ns == frame.arrived_ns:
+                return self.video.ntp_ns(timestamp)
+        return None
 
     def _look(self, frame: Frame) -> None:
         now_ns = self._clock.now_ns()
@@ -194,6 +216,8 @@ class Observer:
             sent_ns = sender.sent_ns(number)
             if sent_ns is not None and sent_ns < frame.arrived_ns:
                 self._picture_ms.append((frame.arrived_ns - sent_ns) / 1e6)
+                if sender.pip_ns is not None:
+                    self._lip_sync.see(sent_ns, self._dated_ns(frame))
 
     # AudioSink
 
@@ -216,6 +240,7 @@ class Observer:
         left = [pip for sender in self._senders.values() if (pip := sender.pip_ns) is not None]
         if left and max(left) < packet.arrived_ns:
             self._sound_ms.append((packet.arrived_ns - max(left)) / 1e6)
+            self._lip_sync.hear(max(left), self.audio.ntp_ns(packet.timestamp_48k))
 
 
 def _place(tile: Mapping[str, object]) -> Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from calliope.errors import (
     BadRequest,
     ClientError,
     ConfigError,
+    Forbidden,
     TooLarge,
     Unavailable,
     WrongType,
@@ -26,6 +28,7 @@ from calliope.metrics import Metrics
 from calliope.names import clean_room
 from calliope.transport import sdp
 from calliope.transport.ice import IceServers
+from calliope.transport.probe import Prober
 from calliope.transport.problem import from_client_error, from_status
 from calliope.transport.session import Request, Sessions
 
@@ -69,10 +72,15 @@ _CORS_MAX_AGE_S = 600
 
 
 def build_web_app(
-    sessions: Sessions, ice: IceServers, config: Config, metrics: Metrics, static_dir: Path
+    sessions: Sessions,
+    ice: IceServers,
+    prober: Prober,
+    config: Config,
+    metrics: Metrics,
+    static_dir: Path,
 ) -> web.Application:
     """The whole HTTP side. ``static_dir`` holds ``index.html`` and what it needs."""
-    return _Site(sessions, ice, config, metrics, static_dir).build()
+    return _Site(sessions, ice, prober, config, metrics, static_dir).build()
 
 
 def build_runner(app: web.Application) -> web.AppRunner:
@@ -96,12 +104,15 @@ class _Site:
         self,
         sessions: Sessions,
         ice: IceServers,
+        prober: Prober,
         config: Config,
         metrics: Metrics,
         static_dir: Path,
     ) -> None:
         self._sessions = sessions
         self._ice = ice
+        self._prober = prober
+        self._probe_allowed = config.server.probe
         self._metrics = metrics
         self._origins = frozenset(config.server.allowed_origins)
         self._offer_bytes = config.limits.offer_bytes
@@ -121,6 +132,7 @@ class _Site:
         route.add_options(session, self._options)
         route.add_get("/api/ice", self._get_ice, name="ice")
         route.add_options("/api/ice", self._options)
+        route.add_post("/api/probe", self._probe, expect_handler=self._expect, name="probe")
         route.add_get("/healthz", self._healthz, name="health")
         route.add_get("/metrics", self._get_metrics, name="metrics")
         route.add_get("/static/{path:.+}", self._static, name="static")
@@ -186,6 +198,17 @@ class _Site:
         return web.json_response(
             {"iceServers": servers, "ttl": self._ice.ttl_s}, headers={"Cache-Control": "no-store"}
         )
+
+    async def _probe(self, request: web.Request) -> web.Response:
+        """Measure the server by a call of its own; see ``probe.py``."""
+        allowed = self._probe_allowed
+        if allowed == "off":
+            raise Forbidden("Probes are switched off; 'server.probe' switches them on.")
+        if allowed == "local" and not _is_loopback(request.remote or ""):
+            raise Forbidden("Probes are to be asked for from the server's own machine.")
+        if self._sessions.rooms.draining:
+            raise Unavailable("The server is stopping.", retry_after_s=10)
+        return web.json_response(await self._prober.probe(), headers={"Cache-Control": "no-store"})
 
     async def _body(self, request: web.Request, content_type: str) -> str:
         """The body as text: of the right type, not over the limit, and no more of it is read."""
@@ -309,3 +332,13 @@ class _Site:
         else:
             headers["Access-Control-Expose-Headers"] = "Location, Link, Retry-After"
         return headers
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether it is this machine that asks."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback

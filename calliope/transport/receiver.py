@@ -34,7 +34,7 @@ from calliope.transport.aiortc_seams import MediaReceiver
 from calliope.transport.decoder import CodedFrame, Decoder
 from calliope.transport.estimate import Estimator
 from calliope.transport.jitter import AssembledFrame, JitterBuffer
-from calliope.transport.rtp import Reception, RtpPacket
+from calliope.transport.rtp import Reception, RtpPacket, signed_32
 
 _MS = 1_000_000
 
@@ -51,11 +51,24 @@ _H264_KEY_UNITS = frozenset({5, 7})  # IDR slice, sequence parameter set
 
 
 class Reports:
-    """Receiver reports about one stream, about once a second while it is heard."""
+    """Receiver reports about one stream, about once a second while it is heard.
 
-    def __init__(self, receiver: MediaReceiver, clock: Clock, clock_hz: int, ssrc: int) -> None:
+    ``on_loss`` is told each report's share of packets lost, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        receiver: MediaReceiver,
+        clock: Clock,
+        clock_hz: int,
+        ssrc: int,
+        on_loss: Callable[[float], None] = lambda _share: None,
+    ) -> None:
         self._receiver = receiver
         self._clock = clock
+        self._clock_hz = clock_hz
+        self._on_loss = on_loss
+        self._sent: tuple[int, int] | None = None  # NTP and RTP time of the sender's last report
         self.ssrc = ssrc
         self.reception = Reception(clock_hz)
         self._last_sr = 0
@@ -66,8 +79,21 @@ class Reports:
     def receive_rtcp(self, packet: AnyRtcpPacket) -> None:
         """Note the sender's report, from which it measures the round trip by ours."""
         if isinstance(packet, RtcpSrPacket) and packet.ssrc == self.ssrc:
-            self._last_sr = (packet.sender_info.ntp_timestamp >> 16) & 0xFFFF_FFFF
+            info = packet.sender_info
+            self._last_sr = (info.ntp_timestamp >> 16) & 0xFFFF_FFFF
             self._last_sr_ns = self._clock.now_ns()
+            self._sent = info.ntp_timestamp, info.rtp_timestamp
+
+    def ntp_ns(self, timestamp: int) -> int | None:
+        """When the sender says that what has this RTP timestamp was taken, in ns since 1900.
+
+        By its last report; None before that.
+        """
+        if self._sent is None:
+            return None
+        ntp, reported = self._sent
+        behind = signed_32(timestamp - reported)
+        return (ntp * NS_PER_S >> 32) + behind * NS_PER_S // self._clock_hz
 
     def close(self) -> None:
         if self._timer is not None:
@@ -83,9 +109,11 @@ class Reports:
         if self._last_sr:
             delay = (self._clock.now_ns() - self._last_sr_ns) * 65536 // NS_PER_S
         reception = self.reception
+        fraction_lost = reception.take_fraction_lost()
+        self._on_loss(fraction_lost / 256)
         info = RtcpReceiverInfo(
             ssrc=self.ssrc,
-            fraction_lost=reception.take_fraction_lost(),
+            fraction_lost=fraction_lost,
             packets_lost=reception.lost,
             highest_sequence=reception.highest & 0xFFFF_FFFF,
             jitter=reception.jitter & 0xFFFF_FFFF,
@@ -101,7 +129,8 @@ class VideoIn:
 
     ``on_feed`` gets the feed when the first picture is decoded; ``feed`` is that feed. Attach it
     to a :class:`MediaReceiver` before or after that connects, and close it in the end.
-    ``limit_bps`` bounds what the sender is told it may send (REMB), None: no bound.
+    ``limit_bps`` bounds what the sender is told it may send (REMB), None: no bound. ``on_frame`` is
+    told of every whole frame ahead of its decoding.
     """
 
     def __init__(
@@ -110,11 +139,14 @@ class VideoIn:
         metrics: Metrics,
         max_pixels: int,
         on_feed: Callable[[VideoFeed], None],
+        on_frame: Callable[[AssembledFrame], None] | None = None,
     ) -> None:
         self._clock = clock
         self._metrics = metrics
+        self._note_loss = metrics.loss_share.labels(direction="in").observe
         self._max_pixels = max_pixels
         self._on_feed = on_feed
+        self._on_frame = on_frame
         self.feed: VideoFeed | None = None
         self._limit_bps: int | None = None
         self._heard_ns = clock.now_ns()
@@ -146,6 +178,10 @@ class VideoIn:
         """Take what ``receiver`` gets from now on."""
         self._receiver = receiver
         receiver.attach(self)
+
+    def ntp_ns(self, timestamp: int) -> int | None:
+        """When the sender says that this was taken, in ns since 1900; None before it reported."""
+        return None if self._reports is None else self._reports.ntp_ns(timestamp)
 
     def request_keyframe(self) -> None:
         """Drop what is held and ask the sender for a keyframe."""
@@ -230,7 +266,7 @@ class VideoIn:
             current.close()
             self._buffer = JitterBuffer()
             self._counted.clear()
-        self._reports = Reports(receiver, self._clock, clock_hz, packet.ssrc)
+        self._reports = Reports(receiver, self._clock, clock_hz, packet.ssrc, self._note_loss)
         return True
 
     def _unwrap(self, packet: RtpPacket, payload_type: int) -> RtpPacket | None:
@@ -267,6 +303,8 @@ class VideoIn:
         self._after_change(now_ns)
 
     def _decode(self, frame: AssembledFrame) -> None:
+        if self._on_frame is not None:
+            self._on_frame(frame)
         decoder = self._decoder
         if decoder is None:
             decoder = self._decoder = self._start_decoder()
@@ -423,6 +461,7 @@ class AudioIn:
     def __init__(self, clock: Clock, metrics: Metrics, sink: AudioSink) -> None:
         self._clock = clock
         self._drops = metrics.drops
+        self._note_loss = metrics.loss_share.labels(direction="in").observe
         self._sink = sink
         self.heard_ns = clock.now_ns()
         self._receiver: MediaReceiver | None = None
@@ -433,6 +472,10 @@ class AudioIn:
         """Take what ``receiver`` gets from now on."""
         self._receiver = receiver
         receiver.attach(self)
+
+    def ntp_ns(self, timestamp: int) -> int | None:
+        """When the sender says that this was taken, in ns since 1900; None before it reported."""
+        return None if self._reports is None else self._reports.ntp_ns(timestamp)
 
     def close(self) -> None:
         """Take nothing any more; harmless when repeated."""
@@ -475,7 +518,9 @@ class AudioIn:
                 return
             if reports is not None:
                 reports.close()
-            reports = self._reports = Reports(receiver, self._clock, form.clock_hz, packet.ssrc)
+            reports = self._reports = Reports(
+                receiver, self._clock, form.clock_hz, packet.ssrc, self._note_loss
+            )
         reports.reception.count(packet.sequence, packet.timestamp, now_ns)
         self.heard_ns = now_ns
         level = None

@@ -33,7 +33,8 @@ from calliope.transport.aiortc_seams import (
     PeerConnection,
     new_peer_connection,
 )
-from calliope.transport.fanout import AudioOut, VideoOut
+from calliope.transport.audio_out import AudioOut
+from calliope.transport.fanout import VideoOut
 from calliope.transport.receiver import AudioIn, VideoIn
 from calliope.transport.volley import Volley
 

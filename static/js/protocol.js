@@ -14,10 +14,11 @@
 
 import { Emitter } from './emitter.js';
 import { shrinkBy } from './layout.js';
+import { PathWatch } from './path.js';
 
 const CONNECT_S = 15;
-/** A path that carries nothing may come back by itself; after so long it is replaced. */
-const UNSTABLE_S = 3.5;
+/** The browser calls a path disconnected after seconds of silence; it is soon replaced then. */
+const UNSTABLE_S = 1;
 const RETRY_S = [0, 1, 2, 3, 5];
 /** Codes after which trying again cannot help. */
 const FINAL = new Set(['bad_room', 'bad_name', 'bad_offer', 'forbidden', 'unauthorized', 'room_full', 'unsupported']);
@@ -312,7 +313,11 @@ export class Call extends Emitter {
 	#farewell = null;
 	/** The secret of the newest seat this page was given. @type {string | null} */
 	#secret = null;
-	#online = () => this.#hurry?.();
+	#watch = new PathWatch();
+	#online = () => {
+		this.#watch.doubt();
+		this.#hurry?.();
+	};
 
 	/**
 	 * @param {{room: string, name: string, seat: SeatStore, ice: IceServers, h264First?: boolean}} options
@@ -520,6 +525,7 @@ export class Call extends Emitter {
 			await connected;
 			if (this.#ended()) throw new Problem('left');
 			this.#setPhase('connected');
+			this.#watch.follow(session.pc, () => this.#lost(session, new Problem('lost')));
 			if (this.#shared) void this.#openScreen();
 		} catch (problem) {
 			session.mute();
@@ -563,6 +569,7 @@ export class Call extends Emitter {
 	#lost(session, problem) {
 		clearTimeout(this.#unstable);
 		if (this.#session !== session || !['connected', 'unstable'].includes(this.#phase)) return;
+		this.#watch.stop();
 		this.#farewell = null;
 		if (DISMISSED.has(problem.code)) {
 			session.close();
@@ -615,6 +622,7 @@ export class Call extends Emitter {
 	#end(problem = null) {
 		if (this.#ended()) return;
 		clearTimeout(this.#unstable);
+		this.#watch.stop();
 		globalThis.removeEventListener?.('online', this.#online);
 		this.stopScreen();
 		this.#setPhase('ended', { problem });

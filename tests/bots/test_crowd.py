@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import dataclasses
 import gc
+import json
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -20,6 +22,7 @@ from calliope.clock import SystemClock
 from calliope.config import Config, LimitsConfig, MixerConfig, ServerConfig
 from calliope.names import clean_name
 from tests.bots.test_bot import call_tasks
+from tests.transport.relay import Relay
 
 SMALL = {"fps": 10, "width": 128, "height": 72}
 
@@ -181,6 +184,16 @@ def test_wrong_options_are_refused_by_name(
     assert wrong[1] in said
 
 
+def test_a_report_can_be_all_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(crowd, "SERVER_WAIT_S", 0.2)
+    bots.main(_parse("--url", "http://127.0.0.1:9", "--count", "1", "--json", "-"))
+    said = json.loads(capsys.readouterr().out)
+    assert said["bots"] == []
+    assert "takes no calls" in said["failures"][0]
+
+
 def test_main_says_on_stderr_why_nobody_joined(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +227,37 @@ async def test_a_watched_room_tells_how_late_pictures_and_pips_are(server: Serve
     text = "\n".join(report.lines())
     assert "picture, sender to composed: p50" in text
     assert "this tool used" in text
+
+
+async def test_a_bot_goes_the_way_it_is_given(server: Server) -> None:
+    """The second of three behind a relay that then goes dark: it alone gets nothing any more."""
+    relay = Relay()
+    options = _options(server, count=1, audience=2)
+    with Studio() as studio:
+        run = crowd.Crowd(options, studio, SystemClock(), {1: relay})
+        async with run.running():
+            await run.wait_joined(30)
+            async with asyncio.timeout(30):
+                while any(bot.first_frame_s is None for bot in run.report().bots):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+                relay.up.dark = relay.down.dark = True
+                run.mark()
+                while run.report().bots[2].fps == 0:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            passed = relay.down.passed
+            assert [bot.fps > 0 for bot in run.report().bots] == [True, False, True]
+    assert passed > 0
+    relay.close()
+
+
+async def test_counting_begins_so_long_after_all_have_joined(server: Server) -> None:
+    options = _options(server, count=1, watched=True, settle_s=0.5, seconds=0.5)
+    begun_s = time.monotonic()
+    async with asyncio.timeout(60):
+        report = await run_bots(options)
+    assert report.sight is not None
+    passed_s = time.monotonic() - begun_s
+    assert 0.5 <= report.sight.seconds < passed_s - 0.5  # what came before is not in it
 
 
 async def test_an_observer_that_waits_is_let_in_later(server: Server) -> None:

@@ -28,6 +28,7 @@ from calliope.metrics import Metrics
 from calliope.rooms import Rooms
 from calliope.transport.http import build_web_app
 from calliope.transport.ice import IceServers
+from calliope.transport.probe import Prober
 from calliope.transport.session import Sessions
 
 SDP = {"Content-Type": "application/sdp"}
@@ -137,9 +138,11 @@ async def house(
     clock, metrics = SystemClock(), Metrics()
     sessions = Sessions(cast(Rooms, rooms or FakeRooms()), config, clock, metrics)
     (static / "index.html").write_text("<!doctype html><title>Calliope</title>")
-    app = build_web_app(sessions, IceServers(config.ice, clock), config, metrics, static)
+    prober = Prober(lambda: "http://127.0.0.1:9", clock, metrics)
+    app = build_web_app(sessions, IceServers(config.ice, clock), prober, config, metrics, static)
     async with TestClient(TestServer(app)) as http:
         yield House(http, sessions, metrics)
+        await prober.close()
         await sessions.close()
     if isinstance(rooms, FakeRooms):
         rooms.members.clear()  # aiohttp caches handlers for ever, and with them all they hold

@@ -115,6 +115,10 @@ class Relay:
         self._inside = _End(self._from_client)
         self._outside = _End(self._from_server)
 
+    def hide(self, offer: str) -> str:
+        """An offer that names no address: the server then knows the relay's only."""
+        return without_candidates(offer)
+
     async def lead(self, answer: str) -> str:
         """The server's answer with this relay as its only candidate, in the first section.
 

@@ -31,8 +31,11 @@ from hypothesis import strategies as st
 from calliope.clock import FakeClock
 from calliope.media import EncodedAudio, EncodedFrame
 from calliope.metrics import Metrics
-from calliope.transport import fanout
-from calliope.transport.fanout import AudioOut, VideoOut
+from calliope.transport import fanout, resend
+from calliope.transport.audio_out import AudioOut
+from calliope.transport.fanout import VideoOut
+from calliope.transport.history import RESENDS_MAX, History
+from calliope.transport.padding import PAD_S
 from tests.transport.media_peers import (
     GreyMixer,
     GreyTrack,
@@ -215,13 +218,13 @@ async def test_a_flood_of_nacks_costs_no_more_searches_than_packets_may_be_sent_
     viewer: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched = []
-    find = fanout._History.find
+    find = History.find
 
-    def note(history: fanout._History, sequence: int) -> tuple[int, bool, bytes]:
+    def note(history: History, sequence: int) -> tuple[int, bool, bytes]:
         searched.append(sequence)
         return find(history, sequence)
 
-    monkeypatch.setattr(fanout._History, "find", note)
+    monkeypatch.setattr(History, "find", note)
     viewer.out.started()
     viewer.out.push(frame(100, keyframe=True))
     await until(lambda: len(viewer.sender.packets) == 100)
@@ -242,7 +245,7 @@ async def test_on_a_lossy_link_what_is_sent_again_follows_once_more(viewer: View
     first = viewer.sent()[0].sequence_number
     viewer.out.receive_rtcp(nack(first))
     assert len(viewer.sender.packets) == 4
-    await asyncio.sleep(3 * fanout.TWICE_S)
+    await asyncio.sleep(3 * resend.TWICE_S)
     assert len(viewer.sender.packets) == 4
     info = RtcpReceiverInfo(
         ssrc=11, fraction_lost=26, packets_lost=1, highest_sequence=1, jitter=0, lsr=0, dlsr=0
@@ -255,7 +258,7 @@ async def test_on_a_lossy_link_what_is_sent_again_follows_once_more(viewer: View
     assert again == [first + 1, first + 2] * 2
     viewer.out.receive_rtcp(nack(first))
     viewer.out.close()
-    await asyncio.sleep(3 * fanout.TWICE_S)  # a timer that was left would send now
+    await asyncio.sleep(3 * resend.TWICE_S)  # a timer that was left would send now
     assert len(viewer.sender.packets) <= 9
     viewer.out.close()
 
@@ -271,11 +274,11 @@ async def test_nacks_cannot_make_a_flood(viewer: Viewer) -> None:
     for _ in range(20):
         viewer.clock.advance(ms=50)
         viewer.out.receive_rtcp(nack(*wanted))
-    assert len(viewer.sender.packets) <= 100 + 2 * fanout.RESEND_BUDGET
+    assert len(viewer.sender.packets) <= 100 + 2 * resend.RESEND_BUDGET
     for _ in range(100):
         viewer.clock.advance(s=1)
         viewer.out.receive_rtcp(nack(*wanted))
-    assert len(viewer.sender.packets) == 100 + 100 * fanout.RESENDS_MAX
+    assert len(viewer.sender.packets) == 100 + 100 * RESENDS_MAX
     viewer.out.close()
 
 
@@ -296,10 +299,10 @@ async def test_padding_repeats_what_was_just_sent_at_the_rate_asked_for(viewer: 
     seconds = (viewer.clock.now_ns() - 1_000_000_000) / 1e9
     assert abs(sum(map(len, viewer.sender.packets[3:])) * 8 / seconds / 1_000_000 - 1) < 0.25
     viewer.out.pad(0)
-    await asyncio.sleep(2 * fanout.PAD_S)
+    await asyncio.sleep(2 * PAD_S)
     before = len(viewer.sender.packets)
     viewer.clock.advance(s=1)
-    await asyncio.sleep(2 * fanout.PAD_S)
+    await asyncio.sleep(2 * PAD_S)
     assert len(viewer.sender.packets) == before
     viewer.out.close()
 
@@ -317,7 +320,7 @@ async def test_who_does_not_take_padding_gets_none() -> None:
     viewer.out.push(frame(3, keyframe=True))
     viewer.out.pad(1_000_000)
     viewer.clock.advance(s=1)
-    await asyncio.sleep(2 * fanout.PAD_S)
+    await asyncio.sleep(2 * PAD_S)
     assert len(viewer.sender.packets) == 3
     viewer.out.close()
 
@@ -426,6 +429,9 @@ async def test_reports_tell_loss_round_trip_and_estimate(viewer: Viewer) -> None
     assert told is not None
     assert (told.lost, told.highest, told.sent_packets) == (1, 1, 1)
     assert told.rtt_ms is None  # of one sender report there is one round trip, not twenty
+    counted = viewer.metrics.registry.get_sample_value
+    assert counted("calliope_loss_share_sum", {"direction": "out"}) == 20 * 0.5
+    assert counted("calliope_round_trip_seconds_count") == 1
     remb = RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=5, media_ssrc=0, fci=pack_remb_fci(200_000, [11]))
     viewer.out.receive_rtcp(remb)
     assert viewer.out.estimate_bps == 200_000
@@ -436,8 +442,8 @@ async def test_reports_tell_loss_round_trip_and_estimate(viewer: Viewer) -> None
     viewer.out.close()
 
 
-async def test_sound_and_picture_of_one_moment_have_one_ntp_time() -> None:
-    """Lip-sync: what the mixers gave the same media time is played at the same time."""
+async def test_a_block_of_sound_is_dated_by_when_it_began_against_the_picture() -> None:
+    """Lip-sync: of the same media time, the block's first sample is 20 ms older."""
     video_sender, audio_sender = StandInSender(), StandInSender()
     audio_sender.timeline = video_sender.timeline
     video, audio = VideoOut(Metrics(), lambda: None), AudioOut(Metrics())
@@ -461,7 +467,7 @@ async def test_sound_and_picture_of_one_moment_have_one_ntp_time() -> None:
     heard = second_of(
         audio_report.ntp_timestamp, audio_report.rtp_timestamp, audio_timestamp, 48_000
     )
-    assert abs(shown - heard) < 0.001
+    assert abs(shown - heard - 0.020) < 0.001
     video.close()
     audio.close()
 

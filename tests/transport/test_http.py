@@ -22,6 +22,7 @@ from calliope.rooms import Rooms
 from calliope.transport import http
 from calliope.transport.http import build_runner, build_web_app
 from calliope.transport.ice import IceServer, IceServers
+from calliope.transport.probe import Prober
 from calliope.transport.session import Sessions
 from tests.test_room import FakeMixers
 from tests.transport.calls import FRAGMENT, SDP, Caller, FakeRooms, House, house, until
@@ -408,8 +409,11 @@ async def test_nothing_outside_the_static_folder_is_served(server: House, tmp_pa
 def test_a_missing_page_ends_the_start(tmp_path: Path) -> None:
     metrics, rooms = Metrics(), FakeRooms()
     sessions = Sessions(rooms, CONFIG, FakeClock(), metrics)  # type: ignore[arg-type]
+    prober = Prober(lambda: "", FakeClock(), metrics)
     with pytest.raises(ConfigError, match=r"index\.html"):
-        build_web_app(sessions, IceServers(CONFIG.ice), CONFIG, metrics, tmp_path / "nowhere")
+        build_web_app(
+            sessions, IceServers(CONFIG.ice), prober, CONFIG, metrics, tmp_path / "nowhere"
+        )
 
 
 async def test_paths_are_not_logged(
@@ -418,7 +422,8 @@ async def test_paths_are_not_logged(
     (tmp_path / "index.html").write_text("page")
     metrics = Metrics()
     sessions = Sessions(rooms, CONFIG, FakeClock(), metrics)  # type: ignore[arg-type]
-    app = build_web_app(sessions, IceServers(CONFIG.ice), CONFIG, metrics, tmp_path)
+    prober = Prober(lambda: "", FakeClock(), metrics)
+    app = build_web_app(sessions, IceServers(CONFIG.ice), prober, CONFIG, metrics, tmp_path)
     runner = build_runner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -383,7 +383,8 @@ async def test_goodbye_does_not_end_the_stream(watcher: Watcher) -> None:
 async def test_the_sender_is_told_what_arrived_and_how_much_it_may_send() -> None:
     clock = FakeClock()
     receiver = StandInReceiver()
-    video = VideoIn(clock, Metrics(), MAX_PIXELS, lambda _feed: None)
+    metrics = Metrics()
+    video = VideoIn(clock, metrics, MAX_PIXELS, lambda _feed: None)
     video.attach(receiver.as_receiver())
     video.limit_bps = 100_000
     info = RtcpSenderInfo(
@@ -406,6 +407,25 @@ async def test_the_sender_is_told_what_arrived_and_how_much_it_may_send() -> Non
     assert report.highest_sequence == 6
     assert report.lsr == 0x0002_0003
     assert report.dlsr == 32768
+    lost = metrics.registry.get_sample_value("calliope_loss_share_sum", {"direction": "in"})
+    assert lost == report.fraction_lost / 256
+    await video.close()
+
+
+async def test_what_was_received_is_dated_by_the_senders_last_report() -> None:
+    receiver = StandInReceiver()
+    video = VideoIn(FakeClock(), Metrics(), MAX_PIXELS, lambda _feed: None)
+    video.attach(receiver.as_receiver())
+    video.receive_rtp(rtp(1, 0xFFFF_FF00, b"\x90\x80\x01x"))
+    assert video.ntp_ns(0) is None
+    info = RtcpSenderInfo(
+        ntp_timestamp=100 << 32 | 1 << 31, rtp_timestamp=0xFFFF_FF00, packet_count=1, octet_count=1
+    )
+    video.receive_rtcp(RtcpSrPacket(ssrc=1000, sender_info=info))
+    half_s = 500_000_000
+    assert video.ntp_ns(0xFFFF_FF00) == 100 * 2 * half_s + half_s
+    assert video.ntp_ns(0xFFFF_FF00 - 45_000) == 100 * 2 * half_s
+    assert video.ntp_ns(45_000 - 0x100) == 101 * 2 * half_s  # timestamps wrap
     await video.close()
 
 
