@@ -12,6 +12,7 @@ from playwright.async_api import Browser, async_playwright
 
 from tests.e2e.page_driver import CallPage, launch, until
 from tests.e2e.server_process import ServerProcess, run_server
+from tests.e2e.visitor import Camera, Microphone, Visitor, visitors
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -59,6 +60,16 @@ LATE_ANSWER = """(() => {
     };
 })()"""
 ENCODING = "calliope.pc.getSenders()[1].getParameters().encodings[0]"
+SENT_VIEWS = """(() => {
+    window.sentViews = [];
+    const { send } = RTCDataChannel.prototype;
+    RTCDataChannel.prototype.send = function (text) {
+        const { type, name } = JSON.parse(text);
+        if (type === 'view') window.sentViews.push(name);
+        send.call(this, text);
+    };
+})()"""
+PINNED_WIDTH = "(id) => calliope.appliedLayout.tiles.find((tile) => tile.id === id).w"
 BOXES = """() => {
     const box = (element) => {
         const { x, y, width, height } = element.getBoundingClientRect();
@@ -189,6 +200,46 @@ async def test_a_view_is_chosen_for_oneself_alone(pair: tuple[CallPage, CallPage
     await ada.page.check("[name=view][value=auto]", force=True)
     await until(ada.page, "calliope.appliedLayout.view === 'grid'")
     await ada.page.keyboard.press("Escape")
+
+
+async def test_a_pin_asks_for_the_speaker_view_only_while_it_shows_more(
+    browser: Browser, server: ServerProcess
+) -> None:
+    context = await browser.new_context(viewport={"width": 1280, "height": 720})
+    await context.add_init_script(SENT_VIEWS)
+    ada = CallPage(await context.new_page())
+    async with visitors() as (http, present):
+        grace, lin = (
+            Visitor(camera=Camera((90, 90, 90)), microphone=Microphone(600)) for _ in "ab"
+        )
+        present += [grace, lin]
+        await grace.call(http, f"{server.url}/pins", "Grace")
+        await lin.call(http, f"{server.url}/pins", "Lin")
+        lin.send({"type": "state", "muted": True})
+        await ada.enter(f"{server.url}/pins", ADA)
+        await ada.page.click("#mute")
+        await until(ada.page, "calliope.appliedLayout.tiles.length === 3")
+        await until(
+            ada.page, f"document.querySelector('[data-tile-id={grace.you}][data-speaking]')"
+        )
+        pinned = (
+            f"document.querySelector('[data-tile-id={grace.you}] button').ariaPressed === 'true'"
+        )
+        await ada.page.click(f"[data-tile-id={grace.you}] button")
+        small = (await ada.page.evaluate(PINNED_WIDTH, grace.you)) + 1
+        for view, silent, loud in (("speaker", grace, lin), ("grid", lin, grace)):
+            await until(ada.page, f"calliope.appliedLayout.view === '{view}' && {pinned}")
+            width = await ada.page.evaluate(PINNED_WIDTH, grace.you)
+            assert (width > small) == (view == "speaker")
+            silent.send({"type": "state", "muted": True})
+            loud.send({"type": "state", "muted": False})
+        await until(ada.page, f"calliope.appliedLayout.view === 'speaker' && {pinned}")
+        await ada.page.click(f"[data-tile-id={grace.you}] button")
+        await until(ada.page, "calliope.appliedLayout.view === 'grid'")
+        assert not await ada.page.evaluate(pinned)
+        # once for each reason, and no more
+        assert await ada.page.evaluate("sentViews") == ["speaker", "auto", "speaker", "auto"]
+    await context.close()
 
 
 async def test_a_shared_screen_is_shown_large_but_not_to_its_owner(
