@@ -149,5 +149,5 @@ async def test_the_page_can_be_installed(page: Page, url: str) -> None:
 @pytest.mark.parametrize("name", icons.ICONS)
 async def test_the_icons_are_the_drawn_ones(name: str) -> None:
     with Image.open(static_dir() / name) as stored:
-        drawn = np.asarray(icons.draw(name), int)
+        drawn = np.asarray(icons.draw(name).convert("RGBA"), int)
         assert np.abs(np.asarray(stored.convert("RGBA"), int) - drawn).max() <= 2
