@@ -240,6 +240,7 @@ export class Stage {
 				element.style.setProperty(`--${name}`, String(size));
 			}
 			element.dataset.fit = tile.fit;
+			element.toggleAttribute('data-small', tile.w < canvas[0] / 6);
 			element.toggleAttribute('data-speaking', this.#speaking.has(tile.id));
 			this.#describe(key, element);
 		}

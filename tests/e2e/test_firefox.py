@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.fake_devices import UNPLUG
 from tests.e2e.firefox import FAKE_PITCH_HZ, FirefoxPage, firefox
 from tests.e2e.server_process import run_server
 from tests.e2e.visitor import Camera, Microphone, Visitor, until, visitors
@@ -211,6 +212,17 @@ async def test_in_firefox_another_camera_and_a_restart_are_survived(
         await fox.evaluate(chosen)
         await fox.until(f"{CAMERA} && {CAMERA}.id !== '{before}'")
         await until(lambda: bool(seen_of(ada, "Guest").get("camera")))
+
+        await fox.evaluate(UNPLUG)
+        await fox.evaluate(chosen)
+        await fox.until("document.querySelector('#own-video').srcObject !== null")
+        await fox.until(f"{CAMERA}.id !== '{before}' && {CAMERA}.readyState === 'live'")
+        await fox.evaluate("unplug()")
+        await until(lambda: not seen_of(ada, "Guest")["camera"])
+        await fox.until("document.querySelector('#toasts').textContent.includes('unplugged')")
+        await fox.type(ESCAPE)
+        await fox.click("#camera")
+        await until(lambda: bool(seen_of(ada, "Guest")["camera"]))
 
         await server.end()
         await fox.until("calliope.phase === 'reconnecting'")

@@ -294,6 +294,32 @@ async def test_the_view_that_serves_a_pin_best_is_asked_for_without_flapping(
     assert found == [view for _, view in cases]
 
 
+async def test_a_list_of_many_can_be_searched(page: Page, url: str) -> None:
+    await page.goto(f"{url}/409-room_full")
+    await page.evaluate(
+        """async () => {
+            const { People } = await import('/static/js/people.js');
+            const list = document.body.appendChild(document.createElement('ul'));
+            const search = document.body.appendChild(document.createElement('input'));
+            search.id = 'searched';
+            const names = ['Ada', 'GRACE', 'Grażyna', 'علي', 'Lin', 'Олена', '中村 さくら', 'Zoë'];
+            const people = new People({ list, search });
+            window.show = (count) => people.show(new Map(names.slice(0, count).map((name, id) =>
+                [id, { id, name, muted: true, camera: false, screen: false, hand: false }])), 0);
+            window.found = () => [...list.children].filter((row) => !row.hidden)
+                .map((row) => row.querySelector('bdi').textContent);
+        }"""
+    )
+    await page.evaluate("show(7)")
+    assert await page.is_hidden("#searched")  # seven are seen at a glance
+    await page.evaluate("show(8)")
+    for typed, names in (("gra", ["GRACE", "Grażyna"]), ("عل", ["علي"]), ("さく", ["中村 さくら"])):
+        await page.fill("#searched", typed)
+        assert await page.evaluate("found()") == names
+    await page.fill("#searched", "")
+    assert len(await page.evaluate("found()")) == 8
+
+
 async def test_discs_have_the_colours_of_the_composed_picture(page: Page, url: str) -> None:
     import zlib
 

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
+from tests.e2e.fake_devices import UNPLUG
 from tests.e2e.page_driver import CallPage, launch, until
 from tests.e2e.server_process import ServerProcess, run_server
 from tests.e2e.visitor import Camera, Microphone, Visitor, visitors
@@ -293,6 +294,27 @@ async def test_the_list_says_who_is_here_and_how_loud_one_hears_them(
     assert await rows.nth(1).locator("input").input_value() == "0.9"
     await ada.page.keyboard.press("ArrowRight")
     await ada.page.click("#panel-close")
+
+
+async def test_a_camera_that_is_pulled_out_is_survived_and_another_is_taken(
+    pair: tuple[CallPage, CallPage],
+) -> None:
+    ada, omar = pair
+    camera = f"calliope.participants.find(({{ name }}) => name === '{ADA}').camera"
+    await ada.page.click("#camera")
+    await until(omar.page, f"!{camera}")
+    await ada.page.evaluate(UNPLUG)
+    await ada.page.click("#camera")
+    await until(omar.page, camera)
+    await ada.page.evaluate("unplug()")
+    await until(omar.page, f"!{camera}")
+    assert await ada.page.get_attribute("#camera", "data-trouble") == ""
+    await until(ada.page, "document.querySelector('#toasts').textContent.includes('unplugged')")
+    # plugged in again, or another one: it is taken without asking
+    await ada.page.evaluate("navigator.mediaDevices.dispatchEvent(new Event('devicechange'))")
+    await until(omar.page, camera)
+    assert await ada.page.get_attribute("#camera", "data-trouble") is None
+    assert await ada.page.evaluate("calliope.phase") == "connected"
 
 
 async def test_messages_are_shown_outside_the_page_only_on_wish(
