@@ -36,14 +36,15 @@ export class CallScreen {
 	#stats = null;
 	#people = new People({
 		list: byId('people-list'),
-		search: /** @type {HTMLInputElement} */ (byId('people-search')),
+		search: byId('people-search'),
 	});
 	#chat = new Chat({
 		log: byId('chat-log'),
-		form: /** @type {HTMLFormElement} */ (byId('chat-form')),
-		input: /** @type {HTMLTextAreaElement} */ (byId('chat-input')),
+		form: byId('chat-form'),
+		input: byId('chat-input'),
 	});
-	#video = /** @type {HTMLVideoElement} */ (byId('stage'));
+	/** @type {HTMLVideoElement} */
+	#video = byId('stage');
 	#sound;
 	#stage;
 	#devices;

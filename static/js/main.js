@@ -25,7 +25,8 @@ function showScreen(name) {
 
 /** @param {string} [problem] */
 function openStart(problem = '') {
-	const input = /** @type {HTMLInputElement} */ (byId('room-input'));
+	/** @type {HTMLInputElement} */
+	const input = byId('room-input');
 	const note = byId('start-problem');
 	/** @param {string} text */
 	const complain = (text) => {
@@ -66,10 +67,7 @@ async function openRoom(room) {
 		byId('rejoin').focus();
 	};
 
-	const sound = new Sound(
-		/** @type {HTMLAudioElement} */ (byId('sound-out')),
-		/** @type {HTMLButtonElement} */ (byId('sound')),
-	);
+	const sound = new Sound(byId('sound-out'), byId('sound'));
 	const callScreen = new CallScreen({
 		devices,
 		sound,
@@ -156,7 +154,7 @@ async function start() {
 	await loadText();
 	fillIcons(document);
 	fillText(document);
-	startTheme(/** @type {HTMLButtonElement} */ (byId('theme')));
+	startTheme(byId('theme'));
 	const path = decodeURIComponent(location.pathname).replace(/^\/|\/$/g, '');
 	const room = readRoomName(path);
 	if (path === '') openStart();

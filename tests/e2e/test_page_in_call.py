@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +16,10 @@ from tests.e2e.visitor import Camera, Microphone, Visitor, visitors
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+OPTIONS = (
+    *("--mixer-width", "640", "--mixer-height", "360", "--mixer-fps", "15"),
+    *("--mixer-renditions", "360p:600"),
+)
 ADA, OMAR = "Ada Lovelace", "عمر Omar"
 HOSTILE = '<img src=x onerror="window.hurt=1"> https://calliope.example/a?b=1&c="><b>x'
 REACTIONS = """() => {
@@ -92,7 +95,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[ServerProcess]:
-    async with run_server() as server:
+    async with run_server(*OPTIONS) as server:
         yield server
 
 
@@ -374,12 +377,10 @@ async def test_after_a_restart_the_call_comes_back_by_itself_also_where_the_serv
     await page.page.keyboard.press("Escape")
     await page.say("Before")
     await until(page.page, "document.querySelectorAll('#chat-log .line').length === 1")
-    # the last test here: nobody needs this server any more
-    server.send_signal(signal.SIGKILL)
-    await server.wait()
+    await server.end()  # the last test here: nobody needs it any more
     await until(page.page, "calliope.phase === 'reconnecting'", timeout_s=30)
     await page.page.wait_for_selector("#status", state="visible")
-    async with run_server(port=server.port):
+    async with run_server(*OPTIONS, port=server.port):
         await until(page.page, "calliope.phase === 'connected'", timeout_s=30)
         await until(page.page, "document.querySelector('#status').hidden")
         # the newest layout is what is shown, in the view that was chosen before
