@@ -133,16 +133,17 @@ async def server() -> AsyncIterator[ServerProcess]:
         yield server
 
 
-async def new_page(browser: Browser, before: str = "") -> CallPage:
-    context = await browser.new_context(viewport={"width": 1280, "height": 720})
+async def new_page(browser: Browser, before: str = "", *, touch: bool = False) -> CallPage:
+    context = await browser.new_context(viewport={"width": 1280, "height": 720}, has_touch=touch)
     await context.add_init_script(before + WATCH)
     return CallPage(await context.new_page())
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(browser: Browser, server: ServerProcess) -> AsyncIterator[tuple[CallPage, CallPage]]:
-    """Ada, whose voice never pauses, and Omar."""
-    ada, omar = await new_page(browser, "window.voice = true;"), await new_page(browser)
+    """Ada, whose voice never pauses, and Omar, who has a screen to touch."""
+    ada = await new_page(browser, "window.voice = true;")
+    omar = await new_page(browser, touch=True)
     await ada.enter(f"{server.url}/alive", ADA)
     await omar.enter(f"{server.url}/alive", OMAR)
     for each in (ada, omar):
@@ -199,6 +200,16 @@ async def test_a_double_click_and_a_key_fill_the_screen_and_the_own_tile_follows
         await ada.page.keyboard.press("f")
         await until(ada.page, "document.fullscreenElement === null")
     assert await ada.page.get_attribute("#picture", "data-pinned") is None
+
+
+async def test_a_tap_enlarges_a_tile_and_another_shows_all_again(
+    pair: tuple[CallPage, CallPage],
+) -> None:
+    _, omar = pair
+    await omar.page.tap("[data-source=camera]:not(#own-tile) .tile-button")
+    await until(omar.page, "'pinned' in document.querySelector('#picture').dataset")
+    await omar.page.tap(".tile:not([inert]) .tile-button")
+    await until(omar.page, "!('pinned' in document.querySelector('#picture').dataset)")
 
 
 async def test_the_picture_goes_into_a_window_of_its_own(pair: tuple[CallPage, CallPage]) -> None:
@@ -278,6 +289,11 @@ async def test_settings_say_that_one_is_heard_and_treat_the_voice_as_wished(
         await until(
             ada.page, f"JSON.parse(localStorage.getItem('calliope.devices')).{kind} === '{other}'"
         )
+    speakers = ada.page.locator("#speaker-select option")
+    other = await speakers.last.get_attribute("value")
+    await ada.page.select_option("#speaker-select", other)
+    await until(ada.page, f"document.querySelector('#sound-out').sinkId === '{other}'")
+    await until(ada.page, f"localStorage.getItem('calliope.speaker') === '{other}'")
     await ada.page.click("#hide-self")
     await until(ada.page, "document.querySelector('.own-cover').checkVisibility()")
     await ada.page.click("#hide-self")

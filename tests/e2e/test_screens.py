@@ -30,6 +30,8 @@ AXE = Path("node_modules/axe-core/axe.min.js")
 OPTIONS = ("--mixer-fps", "5", "--mixer-renditions", "720p:2500")
 SIZES = {"narrow": (320, 640), "phone": (390, 844), "laptop": (1280, 800), "large": (2560, 1440)}
 THEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
+NARROWEST = 320
+WIDTH = "document.documentElement.scrollWidth"
 AUDITED = {("phone", "light"), ("laptop", "dark")}
 WHOLE = os.environ.pop("CALLIOPE_ALBUM", "") == "whole"  # no option of the server's: it refuses it
 PEOPLE = ("Grace Hopper", "中村 さくら", "عمر الخيام", "François Dupont", "Lin", "Олена")
@@ -115,6 +117,8 @@ class Album:
         A browser without a graphics card that plays 2560x1440 pixels finds no time for a picture.
         """
         await self._page.evaluate(EACH_VIDEO % "video.pause()")
+        await self._page.set_viewport_size({"width": NARROWEST, "height": 640})
+        assert await self._page.evaluate(WIDTH) <= NARROWEST, screen
         for size, (width, height) in SIZES.items():
             await self._page.set_viewport_size({"width": width, "height": height})
             for theme in THEMES:
