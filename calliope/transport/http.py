@@ -28,6 +28,7 @@ from calliope.metrics import Metrics
 from calliope.names import clean_room
 from calliope.transport import sdp
 from calliope.transport.ice import IceServers
+from calliope.transport.page import answer_file
 from calliope.transport.probe import Prober
 from calliope.transport.problem import from_client_error, from_status
 from calliope.transport.session import Request, Sessions
@@ -256,7 +257,7 @@ class _Site:
             found = False
         if not found:
             raise web.HTTPNotFound
-        return web.FileResponse(path)
+        return answer_file(request, path)
 
     async def _room_page(self, request: web.Request) -> web.StreamResponse:
         raw = request.match_info["room"]

@@ -14,6 +14,7 @@ import { startShortcuts } from './shortcuts.js';
 import { Stage } from './stage.js';
 import { readFlag } from './store.js';
 import { setLabel, t } from './text.js';
+import { Views } from './views.js';
 
 /** A name within a sentence keeps its own direction and leaves the sentence's alone (UAX #9). */
 const isolate = (/** @type {string} */ name) => `\u2068${name}\u2069`;
@@ -29,19 +30,21 @@ export class CallScreen {
 	#status = byId('status');
 	#panel = new Panel();
 	#menu = new Menu();
+	#views = new Views();
 	#quality = new Quality();
 	/** @type {Promise<import('./stats.js').Stats> | null} */
 	#stats = null;
 	#people = new People({
 		list: byId('people-list'),
-		search: /** @type {HTMLInputElement} */ (byId('people-search')),
+		search: byId('people-search'),
 	});
 	#chat = new Chat({
 		log: byId('chat-log'),
-		form: /** @type {HTMLFormElement} */ (byId('chat-form')),
-		input: /** @type {HTMLTextAreaElement} */ (byId('chat-input')),
+		form: byId('chat-form'),
+		input: byId('chat-input'),
 	});
-	#video = /** @type {HTMLVideoElement} */ (byId('stage'));
+	/** @type {HTMLVideoElement} */
+	#video = byId('stage');
 	#sound;
 	#stage;
 	#devices;
@@ -69,6 +72,7 @@ export class CallScreen {
 			video: this.#video,
 			tiles: byId('tiles'),
 			onWhole: () => void this.#toggleFullscreen(),
+			onPin: (view, id, width) => this.#views.setPinned(view, id, width),
 			onStopScreen: () => this.#call?.stopScreen(),
 			onTurn: () => this.#call?.cameraTurned(),
 			onPicture: () => {
@@ -97,7 +101,8 @@ export class CallScreen {
 		byId('pip').hidden = !document.pictureInPictureEnabled;
 		byId('pip').addEventListener('click', () => void this.#togglePictureInPicture());
 		this.#menu.on('reaction', (emoji) => this.#call?.send({ type: 'reaction', emoji }));
-		this.#menu.on('view', (name) => this.#call?.send({ type: 'view', name }));
+		this.#menu.on('view', (name) => this.#views.choose(name));
+		this.#views.on('ask', (name) => this.#call?.send({ type: 'view', name }));
 		this.#people.on('volume', ({ id, gain }) => this.#call?.send({ type: 'volume', id, gain }));
 		this.setHidesSelf(readFlag('hide_self', false));
 		startShortcuts({
@@ -192,6 +197,7 @@ export class CallScreen {
 			const speaking = new Set(/** @type {string[]} */ (ids));
 			this.#stage.setSpeaking(speaking);
 			this.#people.setSpeaking(speaking);
+			this.#views.setSpeaking(speaking);
 		});
 		call.on('layout', (layout) => this.#stage.announce(layout));
 		call.on('reaction', ({ id, emoji }) => {
@@ -223,6 +229,7 @@ export class CallScreen {
 		this.#chat.clear();
 		this.#people.clear();
 		this.#sound.play(null);
+		this.#views.clear();
 		this.#quality.detach();
 		this.#stats = null;
 		byId('stats').hidden = true;
@@ -250,7 +257,7 @@ export class CallScreen {
 		// Not before: until the channel speaks, nothing that is written would arrive.
 		this.#chat.setConnected(true);
 		this.#showPeople();
-		if (this.#menu.view !== 'auto') this.#call?.send({ type: 'view', name: this.#menu.view });
+		if (this.#views.asked !== 'auto') this.#call?.send({ type: 'view', name: this.#views.asked });
 		for (const { id, gain } of this.#people.gains) this.#call?.send({ type: 'volume', id, gain });
 	}
 

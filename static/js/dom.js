@@ -29,7 +29,7 @@ export function make(tag, className = '', ...children) {
 const SVG = 'http://www.w3.org/2000/svg';
 
 /**
- * One of the icons that stand as symbols in index.html.
+ * One of the icons that stand in index.html, drawn 24 units wide.
  *
  * @param {string} name
  * @param {string} [label] what it says to those who do not see it; without one it is decoration
@@ -37,6 +37,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 export function icon(name, label = '') {
 	const svg = document.createElementNS(SVG, 'svg');
 	svg.setAttribute('class', 'icon');
+	svg.setAttribute('viewBox', '0 0 24 24');
 	if (label) {
 		svg.setAttribute('role', 'img');
 		svg.setAttribute('aria-label', label);

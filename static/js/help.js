@@ -10,12 +10,12 @@ export async function openHelp() {
 	const rows = [
 		['M', t('help.mute')],
 		['V', t('help.camera')],
-		['S', t('help.screen')],
+		['S', t('call.screen')],
 		['H', t('help.hand')],
-		['C', t('help.chat')],
-		['P', t('help.people')],
-		['F', t('help.fullscreen')],
-		['L', t('help.copy')],
+		['C', t('panel.chat')],
+		['P', t('panel.people')],
+		['F', t('menu.fullscreen')],
+		['L', t('call.copy_link')],
 		['?', t('help.help')],
 		[t('help.space'), t('help.talk')],
 	];

@@ -29,12 +29,15 @@ export function sayProblem(problem) {
 }
 
 export class Lobby {
-	#preview = /** @type {HTMLVideoElement} */ (byId('preview'));
+	/** @type {HTMLVideoElement} */
+	#preview = byId('preview');
 	#box = byId('preview-box');
 	#note = byId('device-note');
 	#problem = byId('join-problem');
-	#join = /** @type {HTMLButtonElement} */ (byId('join'));
-	#name = /** @type {HTMLInputElement} */ (byId('name'));
+	/** @type {HTMLButtonElement} */
+	#join = byId('join');
+	/** @type {HTMLInputElement} */
+	#name = byId('name');
 	#mute = byId('lobby-mute');
 	#camera = byId('lobby-camera');
 	#devices;

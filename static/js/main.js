@@ -1,7 +1,6 @@
 // @ts-check
 /** The page begins here: it shows the start page at `/`, and lobby and call at `/{room}`. */
 
-import { CallScreen } from './call.js';
 import { byId, fillIcons } from './dom.js';
 import { Lobby, sayProblem } from './lobby.js';
 import { Devices } from './media.js';
@@ -25,7 +24,8 @@ function showScreen(name) {
 
 /** @param {string} [problem] */
 function openStart(problem = '') {
-	const input = /** @type {HTMLInputElement} */ (byId('room-input'));
+	/** @type {HTMLInputElement} */
+	const input = byId('room-input');
 	const note = byId('start-problem');
 	/** @param {string} text */
 	const complain = (text) => {
@@ -54,11 +54,13 @@ async function openRoom(room) {
 	const seat = new Seat(room);
 	/** @type {Call | null} */
 	let call = null;
+	/** @type {import('./call.js').CallScreen | undefined} */
+	let callScreen;
 
 	/** @param {Problem | null} problem why the call is over; null when the person left */
 	const finish = (problem) => {
 		call = null;
-		callScreen.detach();
+		callScreen?.detach();
 		void devices.close();
 		byId('ended-title').textContent = t(problem ? 'ended.title_problem' : 'ended.title');
 		byId('ended-text').textContent = problem ? sayProblem(problem) : t('ended.text');
@@ -66,20 +68,23 @@ async function openRoom(room) {
 		byId('rejoin').focus();
 	};
 
-	const sound = new Sound(
-		/** @type {HTMLAudioElement} */ (byId('sound-out')),
-		/** @type {HTMLButtonElement} */ (byId('sound')),
-	);
-	const callScreen = new CallScreen({
-		devices,
-		sound,
-		onLeave: () => {
-			const leaving = call;
-			finish(null);
-			void leaving?.leave();
-		},
-	});
-	Object.defineProperty(window, 'calliope', { value: callScreen.debug });
+	const sound = new Sound(byId('sound-out'), byId('sound'));
+	// The lobby is painted first; the call is fetched while one looks into the mirror.
+	const loadCall = async () => {
+		if (callScreen) return callScreen;
+		const { CallScreen } = await import('./call.js');
+		callScreen ??= new CallScreen({
+			devices,
+			sound,
+			onLeave: () => {
+				const leaving = call;
+				finish(null);
+				void leaving?.leave();
+			},
+		});
+		if (!('calliope' in window)) Object.defineProperty(window, 'calliope', { value: callScreen.debug });
+		return callScreen;
+	};
 
 	// What few open is loaded when it is opened.
 	/** @type {Promise<import('./settings.js').Settings> | undefined} */
@@ -94,7 +99,7 @@ async function openRoom(room) {
 			import('./dialogs.js'),
 		]);
 		const made = new Settings({ dialog: await getDialog('settings'), devices, sound });
-		made.on('self', (hidden) => callScreen.setHidesSelf(hidden));
+		made.on('self', (hidden) => callScreen?.setHidesSelf(hidden));
 		return made;
 	};
 	for (const id of ['lobby-settings', 'call-settings']) {
@@ -109,20 +114,21 @@ async function openRoom(room) {
 			const joining = new Call({ room, name, seat, ice, h264First: isWebKit() });
 			call = joining;
 			lobby.setJoining(true);
-			callScreen.attach(joining);
-			joining.on('phase', ({ phase, problem }) => {
-				if (phase === 'ended' && problem && call === joining) finish(problem);
-			});
-			showScreen('call');
-			byId('stage-area').focus();
 			try {
+				(await loadCall()).attach(joining);
+				joining.on('phase', ({ phase, problem }) => {
+					if (phase === 'ended' && problem && call === joining) finish(problem);
+				});
+				showScreen('call');
+				byId('stage-area').focus();
 				await joining.join();
-			} catch (problem) {
+			} catch (error) {
 				if (call !== joining) return;
 				call = null;
-				callScreen.detach();
+				callScreen?.detach();
 				showScreen('lobby');
-				lobby.showProblem(/** @type {Problem} */ (problem));
+				// What is no Problem: the call's own modules could not be fetched.
+				lobby.showProblem(error instanceof Problem ? error : new Problem('unreachable'));
 			} finally {
 				lobby.setJoining(false);
 			}
@@ -140,9 +146,10 @@ async function openRoom(room) {
 	showScreen('lobby');
 	lobby.setAsking(true);
 	byId('name').focus();
-	ice.get().catch(() => {
-		// Asked for again when joining; the server may be back by then.
-	});
+	/** @param {() => Promise<unknown>} load asked for again when joining, if the server is away now */
+	const tryNow = (load) => void load().catch(() => {});
+	tryNow(() => ice.get());
+	requestAnimationFrame(() => setTimeout(tryNow, 0, loadCall));
 	await devices.open();
 	lobby.setAsking(false);
 }
@@ -156,7 +163,7 @@ async function start() {
 	await loadText();
 	fillIcons(document);
 	fillText(document);
-	startTheme(/** @type {HTMLButtonElement} */ (byId('theme')));
+	startTheme(byId('theme'));
 	const path = decodeURIComponent(location.pathname).replace(/^\/|\/$/g, '');
 	const room = readRoomName(path);
 	if (path === '') openStart();

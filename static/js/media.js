@@ -12,6 +12,8 @@ import { Emitter } from './emitter.js';
 import { readStore, writeStore } from './store.js';
 
 const KEY = 'calliope.devices';
+/** @type {Kind[]} */
+const KINDS = ['microphone', 'camera'];
 
 /**
  * @typedef {{camera: string, microphone: string, noiseSuppression: boolean,
@@ -163,7 +165,7 @@ export class Devices extends Emitter {
 		return this.#inTurn(async () => {
 			const failed = await this.#get(['camera', 'microphone']);
 			if (!failed || failed === 'insecure' || failed === 'unsupported') return;
-			for (const kind of /** @type {Kind[]} */ (['microphone', 'camera'])) {
+			for (const kind of KINDS) {
 				// Refused for both is not asked again; one alone may have been refused earlier.
 				if (failed !== 'refused' || (await permission(kind)) === 'granted') await this.#get([kind]);
 			}
@@ -281,7 +283,7 @@ export class Devices extends Emitter {
 
 	/** Fetches again what was taken away, if it is still wanted. */
 	#recover() {
-		for (const kind of /** @type {Kind[]} */ (['microphone', 'camera'])) {
+		for (const kind of KINDS) {
 			const lost = this.#trouble[kind] === 'ended' || this.#trouble[kind] === 'interrupted';
 			if (!lost || !this.#wanted[kind]) continue;
 			void this.#inTurn(async () => {

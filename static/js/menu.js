@@ -33,15 +33,15 @@ export class Menu extends Emitter {
 			});
 			this.#menu.querySelector('.reactions')?.append(button);
 		}
-		for (const radio of this.#views()) radio.addEventListener('change', () => this.emit('view', radio.value));
+		/** @type {NodeListOf<HTMLInputElement>} */
+		const views = this.#menu.querySelectorAll('[name=view]');
+		for (const view of views) {
+			view.checked = view.defaultChecked; // Firefox remembers over a reload
+			view.addEventListener('change', () => this.emit('view', view.value));
+		}
 		for (const item of this.#menu.querySelectorAll('.item')) {
 			item.addEventListener('click', () => this.show(false));
 		}
-	}
-
-	/** The view that was chosen; `auto` until then. */
-	get view() {
-		return this.#views().find((radio) => radio.checked)?.value ?? 'auto';
 	}
 
 	/** @param {boolean} open */
@@ -55,10 +55,5 @@ export class Menu extends Emitter {
 		} else {
 			document.removeEventListener('pointerdown', this.#outside);
 		}
-	}
-
-	/** @returns {HTMLInputElement[]} */
-	#views() {
-		return [.../** @type {NodeListOf<HTMLInputElement>} */ (this.#menu.querySelectorAll('[name=view]'))];
 	}
 }

@@ -7,6 +7,9 @@ import { t } from './text.js';
 
 /** @typedef {'chat' | 'people'} PanelName */
 
+/** @type {PanelName[]} */
+const PANELS = ['chat', 'people'];
+
 /** Emits `change` with the name of what is open, or null. */
 export class Panel extends Emitter {
 	#screen = byId('call-screen');
@@ -16,7 +19,7 @@ export class Panel extends Emitter {
 
 	constructor() {
 		super();
-		for (const name of /** @type {PanelName[]} */ (['chat', 'people'])) {
+		for (const name of PANELS) {
 			byId(`${name}-toggle`).addEventListener('click', () => this.toggle(name));
 		}
 		byId('panel-close').addEventListener('click', () => this.show(null));
@@ -41,7 +44,7 @@ export class Panel extends Emitter {
 		this.#screen.dataset.panel = name ?? 'none';
 		this.#panel.hidden = name === null;
 		if (name) byId('panel-title').textContent = t(`panel.${name}`);
-		for (const each of /** @type {PanelName[]} */ (['chat', 'people'])) {
+		for (const each of PANELS) {
 			byId(`${each}-panel`).hidden = each !== name;
 			byId(`${each}-toggle`).setAttribute('aria-expanded', String(each === name));
 		}

@@ -127,6 +127,8 @@ class Session extends Emitter {
 	#uplink = null;
 	/** @type {Promise<void>} */
 	#applying = Promise.resolve();
+	/** What it said before anybody was ready to hear it. @type {[string, unknown][] | null} */
+	#early = [];
 	#over = false;
 
 	/**
@@ -160,7 +162,19 @@ class Session extends Emitter {
 	 * @param {unknown} [detail]
 	 */
 	#emit(type, detail) {
-		if (!this.#over) this.emit(type, detail);
+		if (this.#over) return;
+		if (this.#early) this.#early.push([type, detail]);
+		else this.emit(type, detail);
+	}
+
+	/**
+	 * From now on it is listened to, from its first word. On a busy machine the connection is up and
+	 * has spoken before setRemoteDescription() says that it is done.
+	 */
+	begin() {
+		const early = this.#early ?? [];
+		this.#early = null;
+		for (const [type, detail] of early) this.#emit(type, detail);
 	}
 
 	/** @param {unknown} data */
@@ -192,6 +206,7 @@ class Session extends Emitter {
 			headers,
 			body: sdp,
 			cache: 'no-store',
+			signal: AbortSignal.timeout(CONNECT_S * 1000),
 		});
 		this.#location = new URL(answer.headers.get('Location') ?? '', answer.url);
 		await this.pc.setRemoteDescription({ type: 'answer', sdp: await answer.text() });
@@ -415,6 +430,7 @@ export class Call extends Emitter {
 				}
 			});
 			await screen.open({ room: this.room, name: this.name, previous: this.#secret });
+			screen.begin();
 			this.emit('screen', { on: true, problem: null });
 		} catch (raw) {
 			const problem = raw instanceof Problem ? raw : new Problem('unknown', String(raw));
@@ -464,6 +480,14 @@ export class Call extends Emitter {
 		return this.#session?.send(message) ?? false;
 	}
 
+	/** @param {Session} session */
+	#putBoth(session) {
+		return Promise.all([
+			this.#put(session.audio, this.#microphone),
+			this.#put(session.video, this.#camera),
+		]);
+	}
+
 	/**
 	 * @param {RTCRtpTransceiver | undefined} transceiver
 	 * @param {MediaStreamTrack | null} track
@@ -502,15 +526,15 @@ export class Call extends Emitter {
 		/** @type {ReturnType<typeof setTimeout> | undefined} */
 		let timer;
 		try {
-			await Promise.all([
-				this.#put(session.audio, this.#microphone),
-				this.#put(session.video, this.#camera),
-			]);
+			await this.#putBoth(session);
+			// Media without the control channel is no call: nobody would be named, nothing said.
 			const connected = new Promise((resolve, reject) => {
-				timer = setTimeout(() => reject(new Problem('no_connection')), CONNECT_S * 1000);
+				const fail = () => reject(new Problem('no_connection'));
+				timer = setTimeout(fail, CONNECT_S * 1000);
+				session.on('open', () => resolve(undefined));
+				session.on('closed', fail);
 				session.on('path', (state) => {
-					if (state === 'connected') resolve(undefined);
-					if (state === 'failed' || state === 'closed') reject(new Problem('no_connection'));
+					if (state === 'failed' || state === 'closed') fail();
 				});
 			});
 			connected.catch(() => {});
@@ -522,8 +546,13 @@ export class Call extends Emitter {
 			this.#session = session;
 			old?.close();
 			this.emit('media', { audio: session.audio.receiver.track, video: session.video.receiver.track });
+			// Everything that it says is about this picture, and is answered on its own channel.
+			session.begin();
+			// They may have been changed while there was no connection to change them on.
+			await this.#putBoth(session);
 			await connected;
 			if (this.#ended()) throw new Problem('left');
+			if (session.channel?.readyState !== 'open') throw new Problem('no_connection');
 			this.#setPhase('connected');
 			this.#watch.follow(session.pc, () => this.#lost(session, new Problem('lost')));
 			if (this.#shared) void this.#openScreen();

@@ -22,6 +22,7 @@ const LOOKS = 2;
  * @property {number} outKbps
  * @property {number} loss 0 to 1, of the picture's packets since the last look
  * @property {number} rttMs
+ * @property {number} heldMs how long a picture waited here to be shown, since the last look
  */
 
 /** Emits `figures` with every look. */
@@ -65,7 +66,7 @@ export class Quality extends Emitter {
 	 * @returns {Figures}
 	 */
 	#read(report) {
-		const figures = { width: 0, height: 0, fps: 0, inKbps: 0, outKbps: 0, loss: 0, rttMs: 0 };
+		const figures = { width: 0, height: 0, fps: 0, inKbps: 0, outKbps: 0, loss: 0, rttMs: 0, heldMs: 0 };
 		for (const each of report.values()) {
 			if (each.type === 'inbound-rtp') {
 				figures.inKbps += this.#rate(`${each.id}.bytes`, each.bytesReceived, each.timestamp);
@@ -76,6 +77,9 @@ export class Quality extends Emitter {
 				figures.width = each.frameWidth ?? 0;
 				figures.height = each.frameHeight ?? 0;
 				figures.fps = each.framesPerSecond ?? 0;
+				const waited = this.#since(`${each.id}.waited`, each.jitterBufferDelay ?? 0);
+				const shown = this.#since(`${each.id}.shown`, each.jitterBufferEmittedCount ?? 0);
+				figures.heldMs = shown > 0 ? (waited / shown) * 1000 : 0;
 			} else if (each.type === 'outbound-rtp') {
 				figures.outKbps += this.#rate(`${each.id}.bytes`, each.bytesSent, each.timestamp);
 			} else if (each.type === 'candidate-pair' && each.currentRoundTripTime && (each.nominated ?? true)) {

@@ -17,7 +17,8 @@ const VOICE = 0.35;
 /** Emits `self` (is one's own picture hidden from oneself?). */
 export class Settings extends Emitter {
 	#dialog;
-	#level = /** @type {HTMLMeterElement} */ (byId('level'));
+	/** @type {HTMLMeterElement} */
+	#level = byId('level');
 	#meter;
 	#devices;
 	#sound;
@@ -127,7 +128,8 @@ export class Settings extends Emitter {
 	 * @param {(on: boolean) => void} onChange
 	 */
 	#check(id, on, onChange) {
-		const box = /** @type {HTMLInputElement} */ (byId(id));
+		/** @type {HTMLInputElement} */
+		const box = byId(id);
 		box.checked = on;
 		box.addEventListener('change', () => onChange(box.checked));
 	}

@@ -46,16 +46,20 @@ export class Stage {
 	/** The key of the tile that is enlarged, for this person alone. @type {string | null} */
 	#pinned = null;
 	#onWhole;
+	#onPin;
 	#onStopScreen;
 
 	/**
 	 * @param {{picture: HTMLElement, video: HTMLVideoElement, tiles: HTMLElement,
 	 *   onTurn: () => void, onPicture: () => void, onWhole: () => void,
+	 *   onPin: (view: string, id: string, width: number) => void,
 	 *   onStopScreen: () => void}} parts `onTurn`: the camera has another shape, `onPicture`: the
-	 *   first frame is there, `onWhole`: full screen is wanted
+	 *   first frame is there, `onWhole`: full screen is wanted, `onPin`: in this view that camera is
+	 *   enlarged, of such a width in the picture ('' and 0 for none, or the own)
 	 */
-	constructor({ picture, video, tiles, onTurn, onPicture, onWhole, onStopScreen }) {
+	constructor({ picture, video, tiles, onTurn, onPicture, onWhole, onPin, onStopScreen }) {
 		this.#onWhole = onWhole;
+		this.#onPin = onPin;
 		this.#onStopScreen = onStopScreen;
 		this.#picture = picture;
 		this.#video = video;
@@ -236,6 +240,7 @@ export class Stage {
 				element.style.setProperty(`--${name}`, String(size));
 			}
 			element.dataset.fit = tile.fit;
+			element.toggleAttribute('data-small', tile.w < canvas[0] / 6);
 			element.toggleAttribute('data-speaking', this.#speaking.has(tile.id));
 			this.#describe(key, element);
 		}
@@ -267,7 +272,9 @@ export class Stage {
 	#showPin() {
 		const layout = this.#applied;
 		const tile = layout?.tiles.find((each) => keyOf(each) === this.#pinned);
-		if (!tile) this.#pinned = null;
+		// The speaker view has not everybody in it, and is not for long (see views.js).
+		const awaited = layout?.view === 'speaker' && this.#pinned && this.#people.has(idOf(this.#pinned));
+		if (!tile && !awaited) this.#pinned = null;
 		const focus = layout && tile ? focusOn(tile, layout.canvas) : WHOLE;
 		for (const [name, value] of Object.entries(focus)) {
 			this.#picture.style.setProperty(`--focus-${name}`, String(value));
@@ -276,8 +283,10 @@ export class Stage {
 		for (const [key, element] of this.#elements) {
 			element.querySelector('button')?.setAttribute('aria-pressed', String(key === this.#pinned));
 			// What is out of sight is not to be reached by the Tab key either.
-			element.inert = this.#pinned !== null && key !== this.#pinned;
+			element.inert = tile !== undefined && key !== this.#pinned;
 		}
+		const other = tile?.source === 'camera' && tile.id !== this.#you;
+		this.#onPin(layout?.view ?? '', other ? tile.id : '', other ? focus.w : 0);
 	}
 
 	/**
@@ -346,4 +355,9 @@ export class Stage {
 /** @param {Tile} tile */
 function keyOf(tile) {
 	return `${tile.source}:${tile.id}`;
+}
+
+/** @param {string} key */
+function idOf(key) {
+	return key.slice(key.indexOf(':') + 1);
 }

@@ -38,16 +38,19 @@ export class Stats {
 	}
 
 	/** @param {import('./quality.js').Figures} figures */
-	#show({ width, height, fps, inKbps, outKbps, loss, rttMs }) {
+	#show({ width, height, fps, inKbps, outKbps, loss, rttMs, heldMs }) {
 		const server = this.#server;
+		const rtt = rttMs || server.rtt_ms || 0;
+		// From a camera like one's own to here: up, through the server, down, and until it is shown.
+		const delay = server.delay_ms === undefined ? '–' : `≈ ${Math.round(rtt + server.delay_ms + heldMs)} ms`;
 		const rows = [
 			['stats.picture', `${width} × ${height}, ${Math.round(fps)} fps`],
 			['stats.rendition', server.rendition ?? '–'],
 			['stats.received', `${Math.round(inKbps)} kbit/s`],
 			['stats.sent', `${Math.round(outKbps)} kbit/s`],
 			['stats.loss', `${(100 * Math.max(loss, server.loss ?? 0)).toFixed(1)} %`],
-			['stats.rtt', `${Math.round(rttMs || server.rtt_ms || 0)} ms`],
-			['stats.delay', server.delay_ms === undefined ? '–' : `${Math.round(server.delay_ms)} ms`],
+			['stats.rtt', `${Math.round(rtt)} ms`],
+			['stats.delay', delay],
 		];
 		byId('stats-list').replaceChildren(
 			...rows.map(([key, value]) => make('div', '', make('dt', '', t(key)), make('dd', '', value))),

@@ -33,15 +33,13 @@ export function hasText(key) {
  * @param {ParentNode} root
  */
 export function fillText(root) {
-	for (const element of root.querySelectorAll('[data-text]')) {
-		element.textContent = t(/** @type {HTMLElement} */ (element).dataset.text ?? '');
-	}
-	for (const element of root.querySelectorAll('[data-label]')) {
-		setLabel(/** @type {HTMLElement} */ (element), /** @type {HTMLElement} */ (element).dataset.label ?? '');
-	}
-	for (const element of root.querySelectorAll('[data-placeholder]')) {
-		const input = /** @type {HTMLInputElement} */ (element);
-		input.placeholder = t(input.dataset.placeholder ?? '');
+	/** @type {NodeListOf<HTMLElement>} */
+	const elements = root.querySelectorAll('[data-text], [data-label], [data-placeholder]');
+	for (const element of elements) {
+		const { text, label, placeholder } = element.dataset;
+		if (text) element.textContent = t(text);
+		if (label) setLabel(element, label);
+		if (placeholder) element.setAttribute('placeholder', t(placeholder));
 	}
 }
 

@@ -35,3 +35,29 @@ def write_microphone(path: Path, pitch_hz: float) -> None:
         file.setsampwidth(2)
         file.setframerate(RATE_HZ)
         file.writeframes((tone * notes * 9000).astype(np.int16).tobytes())
+
+
+UNPLUG = """(async () => {
+    // The next camera comes through a connection of the page with itself, and ends with it as one
+    // does that is pulled out: an event made by a script reaches no listener of a track in Firefox.
+    const { mediaDevices } = navigator;
+    const [camera] = (await mediaDevices.getUserMedia({ video: true })).getVideoTracks();
+    const near = new RTCPeerConnection(), far = new RTCPeerConnection();
+    near.onicecandidate = ({ candidate }) => candidate && far.addIceCandidate(candidate);
+    far.onicecandidate = ({ candidate }) => candidate && near.addIceCandidate(candidate);
+    near.addTrack(camera);
+    await near.setLocalDescription();
+    await far.setRemoteDescription(near.localDescription);
+    await far.setLocalDescription();
+    await near.setRemoteDescription(far.localDescription);
+    window.unplug = () => {
+        far.close();
+        near.close();
+        camera.stop();
+    };
+    mediaDevices.getUserMedia = async () => {
+        delete mediaDevices.getUserMedia;
+        return new MediaStream([far.getReceivers()[0].track]);
+    };
+})()"""
+"""For a page in a browser: its next ``getUserMedia`` gives a camera that ``unplug()`` ends."""

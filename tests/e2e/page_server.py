@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from calliope.assets import static_dir
+from calliope.transport.page import answer_file
 
 POLICY = "default-src 'self'; media-src 'self' blob: mediastream:"
 
@@ -22,7 +23,7 @@ async def serve_page() -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_get("/api/ice", _ice)
     app.router.add_post("/api/rooms/{room}/sessions", _refuse)
-    app.router.add_static("/static", static_dir())
+    app.router.add_get("/static/{path:.+}", _file)
     app.router.add_get("/", _page)
     app.router.add_get("/{room}", _page)
     runner = web.AppRunner(app)
@@ -38,6 +39,10 @@ async def serve_page() -> AsyncIterator[str]:
 async def _page(_request: web.Request) -> web.FileResponse:
     headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
     return web.FileResponse(static_dir() / "index.html", headers=headers)
+
+
+async def _file(request: web.Request) -> web.StreamResponse:
+    return answer_file(request, static_dir() / request.match_info["path"])
 
 
 async def _ice(_request: web.Request) -> web.Response:

@@ -23,7 +23,8 @@ class ServerProcess:
         self.url = f"http://localhost:{port}"
         self.output: list[str] = []
         self._reader = asyncio.create_task(self._read())
-        self._ready = asyncio.Event()
+        self._ready = asyncio.Event()  # or it has ended before
+        self._is_up = False
 
     @property
     def pid(self) -> int:
@@ -37,13 +38,14 @@ class ServerProcess:
             if found:
                 self.port = int(found[2])
                 self.url = f"{found[1]}://localhost:{self.port}"
+                self._is_up = True
                 self._ready.set()
         self._ready.set()
 
     async def wait_ready(self) -> None:
         async with asyncio.timeout(START_TIMEOUT_S):
             await self._ready.wait()
-        assert self._process.returncode is None, "\n".join(self.output)
+        assert self._is_up, "\n".join(self.output)
 
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+import pytest_asyncio
+
+from tests.e2e.fake_devices import UNPLUG
 from tests.e2e.firefox import FAKE_PITCH_HZ, FirefoxPage, firefox
-from tests.e2e.server_process import run_server
+from tests.e2e.server_process import ServerProcess, run_server
 from tests.e2e.visitor import Camera, Microphone, Visitor, until, visitors
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ARTEFACTS = Path("artefacts/screens")
 ARTEFACTS.mkdir(parents=True, exist_ok=True)
@@ -60,6 +67,26 @@ OWN_TILE = """(() => {
 })()"""
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[ServerProcess]:
+    async with run_server(*OPTIONS) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FirefoxPage]:
+    async with firefox(tmp_path_factory.mktemp("firefox")) as fox:
+        yield fox
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fox(browser: FirefoxPage, server: ServerProcess) -> FirefoxPage:
+    """A page that remembers nothing of the test before."""
+    await browser.goto(server.url)
+    await browser.evaluate("localStorage.clear()")
+    return browser
+
+
 async def shows_green(fox: FirefoxPage) -> None:
     """Wait until the other one's tile, in the pixels received, is the green that was sent."""
 
@@ -75,48 +102,49 @@ async def shows_green(fox: FirefoxPage) -> None:
     raise AssertionError(f"the tile never became green: {found[-5:]}")
 
 
-async def test_a_call_between_firefox_and_another_client(tmp_path: Path) -> None:
-    async with run_server(*OPTIONS) as server, visitors() as (http, present):
+async def test_a_call_between_firefox_and_another_client(
+    fox: FirefoxPage, server: ServerProcess
+) -> None:
+    async with visitors() as (http, present):
         ada = Visitor(camera=Camera(GREEN), microphone=Microphone(900))
         present.append(ada)
         await ada.call(http, f"{server.url}/fox", "Ada")
-        async with firefox(tmp_path) as fox:
-            await fox.goto(f"{server.url}/fox")
-            await fox.until("document.querySelector('#preview').videoWidth > 0")
-            await fox.click("#name")
-            await fox.type("Reynard")
-            await fox.click("#join")
-            await fox.until("window.calliope.appliedLayout?.tiles.length === 2")
-            await fox.until("document.querySelector('#status').hidden")
-            await ada.meets("Ada", "Reynard")
+        await fox.goto(f"{server.url}/fox")
+        await fox.until("document.querySelector('#preview').videoWidth > 0")
+        await fox.click("#name")
+        await fox.type("Reynard")
+        await fox.click("#join")
+        await fox.until("window.calliope.appliedLayout?.tiles.length === 2")
+        await fox.until("document.querySelector('#status').hidden")
+        await ada.meets("Ada", "Reynard")
 
-            await shows_green(fox)
-            assert max(await fox.evaluate(OWN_TILE)) < 1.5
-            colours: set[tuple[int, int, int] | None] = set()
+        await shows_green(fox)
+        assert max(await fox.evaluate(OWN_TILE)) < 1.5
+        colours: set[tuple[int, int, int] | None] = set()
 
-            def wanders() -> bool:  # the fake camera, and not a disc with initials
-                colours.add(ada.colour_of("Reynard"))
-                return len(colours) > 8
+        def wanders() -> bool:  # the fake camera, and not a disc with initials
+            colours.add(ada.colour_of("Reynard"))
+            return len(colours) > 8
 
-            await until(wanders)
-            await until(lambda: ada.hears(FAKE_PITCH_HZ))
-            energy = await fox.evaluate(ENERGY)
-            await fox.until(f"{ENERGY}.then((now) => now > {energy} + 0.001)")
+        await until(wanders)
+        await until(lambda: ada.hears(FAKE_PITCH_HZ))
+        energy = await fox.evaluate(ENERGY)
+        await fox.until(f"{ENERGY}.then((now) => now > {energy} + 0.001)")
 
-            await fox.click("#chat-toggle")
-            await fox.click("#chat-input")
-            await fox.type("Hello <b>Ada</b>" + ENTER)
-            await until(lambda: (ada.last("chat") or {}).get("text") == "Hello <b>Ada</b>")
-            ada.send({"type": "chat", "text": "Hello Reynard"})
-            log = "document.querySelector('#chat-log').textContent"
-            await fox.until(f"{log}.includes('Hello Reynard') && {log}.includes('<b>Ada</b>')")
-            await fox.screenshot(ARTEFACTS / "firefox.png")
+        await fox.click("#chat-toggle")
+        await fox.click("#chat-input")
+        await fox.type("Hello <b>Ada</b>" + ENTER)
+        await until(lambda: (ada.last("chat") or {}).get("text") == "Hello <b>Ada</b>")
+        ada.send({"type": "chat", "text": "Hello Reynard"})
+        log = "document.querySelector('#chat-log').textContent"
+        await fox.until(f"{log}.includes('Hello Reynard') && {log}.includes('<b>Ada</b>')")
+        await fox.screenshot(ARTEFACTS / "firefox.png")
 
-            await fox.click("#mute")
-            await until(lambda: any(m["participant"]["muted"] for m in ada.all("updated")))
-            await fox.click("#leave")
-            await fox.until("!document.querySelector('#ended-screen').hidden")
-            await ada.meets("Ada")
+        await fox.click("#mute")
+        await until(lambda: any(m["participant"]["muted"] for m in ada.all("updated")))
+        await fox.click("#leave")
+        await fox.until("!document.querySelector('#ended-screen').hidden")
+        await ada.meets("Ada")
 
 
 def seen_of(visitor: Visitor, name: str) -> dict[str, Any]:
@@ -126,13 +154,10 @@ def seen_of(visitor: Visitor, name: str) -> dict[str, Any]:
 
 
 async def test_a_call_in_firefox_by_keys_and_mouse_at_the_size_of_a_phone_and_larger(
-    tmp_path: Path,
+    fox: FirefoxPage, server: ServerProcess
 ) -> None:
-    async with (
-        run_server(*OPTIONS) as server,
-        visitors() as (http, present),
-        firefox(tmp_path, 360, 740) as fox,
-    ):
+    await fox.resize(360, 740)
+    async with visitors() as (http, present):
         ada = Visitor(camera=Camera(GREEN))
         present.append(ada)
         await ada.call(http, f"{server.url}/fox", "Ada")
@@ -187,13 +212,10 @@ async def test_a_call_in_firefox_by_keys_and_mouse_at_the_size_of_a_phone_and_la
 
 
 async def test_in_firefox_another_camera_and_a_restart_are_survived(
-    tmp_path: Path,
+    fox: FirefoxPage, server: ServerProcess
 ) -> None:
-    async with (
-        run_server(*OPTIONS) as server,
-        visitors() as (http, present),
-        firefox(tmp_path) as fox,
-    ):
+    """The last test here: the restarted server is another one."""
+    async with visitors() as (http, present):
         ada = Visitor(camera=Camera(GREEN))
         present.append(ada)
         await ada.call(http, f"{server.url}/fox", "Ada")
@@ -211,6 +233,17 @@ async def test_in_firefox_another_camera_and_a_restart_are_survived(
         await fox.evaluate(chosen)
         await fox.until(f"{CAMERA} && {CAMERA}.id !== '{before}'")
         await until(lambda: bool(seen_of(ada, "Guest").get("camera")))
+
+        await fox.evaluate(UNPLUG)
+        await fox.evaluate(chosen)
+        await fox.until("document.querySelector('#own-video').srcObject !== null")
+        await fox.until(f"{CAMERA}.id !== '{before}' && {CAMERA}.readyState === 'live'")
+        await fox.evaluate("unplug()")
+        await until(lambda: not seen_of(ada, "Guest")["camera"])
+        await fox.until("document.querySelector('#toasts').textContent.includes('unplugged')")
+        await fox.type(ESCAPE)
+        await fox.click("#camera")
+        await until(lambda: bool(seen_of(ada, "Guest")["camera"]))
 
         await server.end()
         await fox.until("calliope.phase === 'reconnecting'")

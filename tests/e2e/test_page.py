@@ -201,27 +201,39 @@ async def test_the_theme_follows_the_system_until_it_is_chosen(page: Page, url: 
     assert await page.evaluate(theme) == "dark"
 
 
-async def test_a_visit_fetches_less_than_150_kb_and_nothing_from_anybody_else(
+async def test_all_of_the_page_in_one_language_is_less_than_150_kb(
     browser: Browser, url: str
 ) -> None:
-    """From the lobby into a call, in the language with the longest words."""
+    """All that a browser can come to load: dialogs, icons, and the language with longest words."""
     texts = (static_dir() / "text").glob("*.json")
     longest = max(texts, key=lambda path: path.stat().st_size)
+    files = [path for path in static_dir().rglob("*.*") if path.parent.name != "text"]
+    paths = [f"/static/{path.relative_to(static_dir()).as_posix()}" for path in [*files, longest]]
     context = await browser.new_context(locale=longest.stem)
     page = await context.new_page()
+    sizes = {path: len(await (await page.request.get(url + path)).body()) for path in paths}
+    assert sum(sizes.values()) < 148_000, sizes
     answers: list[Response] = []
     # Playwright marks its listeners, which a bound method of a list does not allow
     page.on("response", lambda answer: answers.append(answer))
     await page.goto(f"{url}/409-room_full")
+    await page.click("#lobby-settings")
+    await page.wait_for_selector("#settings", state="visible")
+    await page.keyboard.press("Escape")
     await page.click("#join")
     await text(page, "#join-problem")
     assert [each.url for each in answers if not each.url.startswith(url)] == []
-    pages = [each for each in answers if "/api/" not in each.url]
-    assert len(pages) > 10
-    sizes = {each.url: len(await each.body()) for each in pages}
-    assert f"{url}/static/text/{longest.name}" in sizes
-    assert sum(sizes.values()) < 150_000, sizes
+    fetched = {each.url.removeprefix(url) for each in answers if "/static/" in each.url}
+    assert len(fetched) > 20
+    assert fetched <= set(paths)
     await context.close()
+
+
+async def test_no_text_in_a_script_could_be_taken_for_a_comment() -> None:
+    """Comments that begin a line are not sent (calliope/transport/page.py)."""
+    for path in (static_dir() / "js").glob("*.js"):
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            assert line.count("`") % 2 == 0, f"{path.name}:{number}: a text over several lines"
 
 
 async def test_a_layout_holds_from_its_frame_on_also_when_the_clock_wraps(
@@ -254,6 +266,58 @@ async def test_the_camera_is_shrunk_to_what_the_server_wants_and_never_enlarged(
         }"""
     )
     assert factors == pytest.approx([2, 1280 / 360, 1, 1])
+
+
+async def test_the_view_that_serves_a_pin_best_is_asked_for_without_flapping(
+    page: Page, url: str
+) -> None:
+    await page.goto(url)
+    grid = {"chosen": "auto", "asked": "auto", "shown": "grid", "width": 0.2, "usual": 0.2}
+    alone = {"aloneMs": 2500}
+    asked = {**grid, "asked": "speaker", "aloneMs": 0}
+    there = {**asked, "shown": "speaker", "width": 0.8}
+    cases: list[tuple[dict[str, object], str]] = [
+        ({**grid, "aloneMs": 2499}, "auto"),
+        ({**grid, **alone}, "speaker"),
+        ({**grid, **alone, "width": 0}, "auto"),  # nobody is pinned
+        ({**grid, **alone, "chosen": "presenter"}, "presenter"),  # chosen for its screen
+        (asked, "speaker"),  # on its way
+        (there, "speaker"),
+        ({**there, "width": 0.1}, "auto"),  # somebody else leads
+        ({**there, "width": 0.1, "chosen": "grid"}, "grid"),
+        ({**there, "width": 0}, "auto"),  # unpinned
+    ]
+    found = await page.evaluate(
+        "async (cases) => cases.map((await import('/static/js/views.js')).suitPin)",
+        [case for case, _ in cases],
+    )
+    assert found == [view for _, view in cases]
+
+
+async def test_a_list_of_many_can_be_searched(page: Page, url: str) -> None:
+    await page.goto(f"{url}/409-room_full")
+    await page.evaluate(
+        """async () => {
+            const { People } = await import('/static/js/people.js');
+            const list = document.body.appendChild(document.createElement('ul'));
+            const search = document.body.appendChild(document.createElement('input'));
+            search.id = 'searched';
+            const names = ['Ada', 'GRACE', 'Grażyna', 'علي', 'Lin', 'Олена', '中村 さくら', 'Zoë'];
+            const people = new People({ list, search });
+            window.show = (count) => people.show(new Map(names.slice(0, count).map((name, id) =>
+                [id, { id, name, muted: true, camera: false, screen: false, hand: false }])), 0);
+            window.found = () => [...list.children].filter((row) => !row.hidden)
+                .map((row) => row.querySelector('bdi').textContent);
+        }"""
+    )
+    await page.evaluate("show(7)")
+    assert await page.is_hidden("#searched")  # seven are seen at a glance
+    await page.evaluate("show(8)")
+    for typed, names in (("gra", ["GRACE", "Grażyna"]), ("عل", ["علي"]), ("さく", ["中村 さくら"])):
+        await page.fill("#searched", typed)
+        assert await page.evaluate("found()") == names
+    await page.fill("#searched", "")
+    assert len(await page.evaluate("found()")) == 8
 
 
 async def test_discs_have_the_colours_of_the_composed_picture(page: Page, url: str) -> None:

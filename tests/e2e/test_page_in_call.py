@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,11 +9,17 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
+from tests.e2e.fake_devices import UNPLUG
 from tests.e2e.page_driver import CallPage, launch, until
 from tests.e2e.server_process import ServerProcess, run_server
+from tests.e2e.visitor import Camera, Microphone, Visitor, visitors
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+OPTIONS = (
+    *("--mixer-width", "640", "--mixer-height", "360", "--mixer-fps", "15"),
+    *("--mixer-renditions", "360p:600"),
+)
 ADA, OMAR = "Ada Lovelace", "عمر Omar"
 HOSTILE = '<img src=x onerror="window.hurt=1"> https://calliope.example/a?b=1&c="><b>x'
 REACTIONS = """() => {
@@ -36,6 +41,39 @@ DESKTOP = """() => {
         }
     };
 }"""
+LATE_ANSWER = """(() => {
+    // As on a busy machine: the connection has spoken before the page hears that it is there.
+    const { createDataChannel, setRemoteDescription } = RTCPeerConnection.prototype;
+    const spoken = new WeakMap();
+    RTCPeerConnection.prototype.createDataChannel = function (...how) {
+        const channel = createDataChannel.apply(this, how);
+        const wanted = new Set(['welcome', 'layout', 'uplink']);
+        spoken.set(this, new Promise((resolve) => {
+            channel.addEventListener('message', ({ data }) => {
+                const { type, layout } = JSON.parse(data);
+                wanted.delete(type);
+                if (layout) wanted.delete('layout');
+                if (wanted.size === 0) resolve();
+            });
+        }));
+        return channel;
+    };
+    RTCPeerConnection.prototype.setRemoteDescription = async function (answer) {
+        await setRemoteDescription.call(this, answer);
+        await spoken.get(this);
+    };
+})()"""
+ENCODING = "calliope.pc.getSenders()[1].getParameters().encodings[0]"
+SENT_VIEWS = """(() => {
+    window.sentViews = [];
+    const { send } = RTCDataChannel.prototype;
+    RTCDataChannel.prototype.send = function (text) {
+        const { type, name } = JSON.parse(text);
+        if (type === 'view') window.sentViews.push(name);
+        send.call(this, text);
+    };
+})()"""
+PINNED_WIDTH = "(id) => calliope.appliedLayout.tiles.find((tile) => tile.id === id).w"
 BOXES = """() => {
     const box = (element) => {
         const { x, y, width, height } = element.getBoundingClientRect();
@@ -57,7 +95,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[ServerProcess]:
-    async with run_server() as server:
+    async with run_server(*OPTIONS) as server:
         yield server
 
 
@@ -168,6 +206,46 @@ async def test_a_view_is_chosen_for_oneself_alone(pair: tuple[CallPage, CallPage
     await ada.page.keyboard.press("Escape")
 
 
+async def test_a_pin_asks_for_the_speaker_view_only_while_it_shows_more(
+    browser: Browser, server: ServerProcess
+) -> None:
+    context = await browser.new_context(viewport={"width": 1280, "height": 720})
+    await context.add_init_script(SENT_VIEWS)
+    ada = CallPage(await context.new_page())
+    async with visitors() as (http, present):
+        grace, lin = (
+            Visitor(camera=Camera((90, 90, 90)), microphone=Microphone(600)) for _ in "ab"
+        )
+        present += [grace, lin]
+        await grace.call(http, f"{server.url}/pins", "Grace")
+        await lin.call(http, f"{server.url}/pins", "Lin")
+        lin.send({"type": "state", "muted": True})
+        await ada.enter(f"{server.url}/pins", ADA)
+        await ada.page.click("#mute")
+        await until(ada.page, "calliope.appliedLayout.tiles.length === 3")
+        await until(
+            ada.page, f"document.querySelector('[data-tile-id={grace.you}][data-speaking]')"
+        )
+        pinned = (
+            f"document.querySelector('[data-tile-id={grace.you}] button').ariaPressed === 'true'"
+        )
+        await ada.page.click(f"[data-tile-id={grace.you}] button")
+        small = (await ada.page.evaluate(PINNED_WIDTH, grace.you)) + 1
+        for view, silent, loud in (("speaker", grace, lin), ("grid", lin, grace)):
+            await until(ada.page, f"calliope.appliedLayout.view === '{view}' && {pinned}")
+            width = await ada.page.evaluate(PINNED_WIDTH, grace.you)
+            assert (width > small) == (view == "speaker")
+            silent.send({"type": "state", "muted": True})
+            loud.send({"type": "state", "muted": False})
+        await until(ada.page, f"calliope.appliedLayout.view === 'speaker' && {pinned}")
+        await ada.page.click(f"[data-tile-id={grace.you}] button")
+        await until(ada.page, "calliope.appliedLayout.view === 'grid'")
+        assert not await ada.page.evaluate(pinned)
+        # once for each reason, and no more
+        assert await ada.page.evaluate("sentViews") == ["speaker", "auto", "speaker", "auto"]
+    await context.close()
+
+
 async def test_a_shared_screen_is_shown_large_but_not_to_its_owner(
     pair: tuple[CallPage, CallPage],
 ) -> None:
@@ -221,6 +299,27 @@ async def test_the_list_says_who_is_here_and_how_loud_one_hears_them(
     await ada.page.click("#panel-close")
 
 
+async def test_a_camera_that_is_pulled_out_is_survived_and_another_is_taken(
+    pair: tuple[CallPage, CallPage],
+) -> None:
+    ada, omar = pair
+    camera = f"calliope.participants.find(({{ name }}) => name === '{ADA}').camera"
+    await ada.page.click("#camera")
+    await until(omar.page, f"!{camera}")
+    await ada.page.evaluate(UNPLUG)
+    await ada.page.click("#camera")
+    await until(omar.page, camera)
+    await ada.page.evaluate("unplug()")
+    await until(omar.page, f"!{camera}")
+    assert await ada.page.get_attribute("#camera", "data-trouble") == ""
+    await until(ada.page, "document.querySelector('#toasts').textContent.includes('unplugged')")
+    # plugged in again, or another one: it is taken without asking
+    await ada.page.evaluate("navigator.mediaDevices.dispatchEvent(new Event('devicechange'))")
+    await until(omar.page, camera)
+    assert await ada.page.get_attribute("#camera", "data-trouble") is None
+    assert await ada.page.evaluate("calliope.phase") == "connected"
+
+
 async def test_messages_are_shown_outside_the_page_only_on_wish(
     pair: tuple[CallPage, CallPage],
 ) -> None:
@@ -263,26 +362,32 @@ async def test_who_closes_the_page_is_gone_at_once(
     await context.close()
 
 
-async def test_after_a_restart_of_the_server_the_call_comes_back_by_itself(
+async def test_after_a_restart_the_call_comes_back_by_itself_also_where_the_server_is_quicker(
     browser: Browser, server: ServerProcess
 ) -> None:
+    """Nothing is lost of what the server says before the page is ready to hear it."""
     context = await browser.new_context()
+    await context.add_init_script(LATE_ANSWER)
     page = CallPage(await context.new_page())
     await page.enter(f"{server.url}/restart", ADA)
+    await until(page.page, f"{ENCODING}.maxBitrate > 0")
+    await page.page.click("#more")
+    await page.page.check("[name=view][value=speaker]", force=True)
+    await until(page.page, "calliope.appliedLayout.view === 'speaker'")
+    await page.page.keyboard.press("Escape")
     await page.say("Before")
     await until(page.page, "document.querySelectorAll('#chat-log .line').length === 1")
-    # the last test here: nobody needs this server any more
-    server.send_signal(signal.SIGKILL)
-    await server.wait()
+    await server.end()  # the last test here: nobody needs it any more
     await until(page.page, "calliope.phase === 'reconnecting'", timeout_s=30)
     await page.page.wait_for_selector("#status", state="visible")
-    async with run_server(port=server.port):
+    async with run_server(*OPTIONS, port=server.port):
         await until(page.page, "calliope.phase === 'connected'", timeout_s=30)
-        await until(
-            page.page,
-            "calliope.participants.length === 1 && calliope.appliedLayout.tiles.length === 1",
-        )
         await until(page.page, "document.querySelector('#status').hidden")
+        # the newest layout is what is shown, in the view that was chosen before
+        await until(page.page, "calliope.lastLayout.view === 'speaker'")
+        await until(page.page, "calliope.appliedLayout.serial === calliope.lastLayout.serial")
+        await until(page.page, "calliope.participants.length === 1")
+        await until(page.page, f"{ENCODING}.maxBitrate > 0")
         await page.say("After")
         await until(page.page, "document.querySelectorAll('#chat-log .line').length === 2")
         assert await page.lines() == ["Before", "After"]

@@ -1,8 +1,8 @@
-"""Every screen of the page, in both themes and three sizes: can everybody use it, and a picture.
+"""Every screen of the page, in both themes and four sizes: can everybody use it, and a picture.
 
 The pictures lie in ``artefacts/screens``; a person looks at them. axe-core looks for what keeps
 people out (WCAG 2.2 A and AA, and its own good practice). A browser without a graphics card takes a
-second for each: ``CALLIOPE_ALBUM=whole`` takes every screen in both themes and three sizes, else
+second for each: ``CALLIOPE_ALBUM=whole`` takes every screen in both themes and four sizes, else
 only those that axe-core looks at are taken.
 """
 
@@ -21,18 +21,23 @@ from calliope.bots.portrait import Portrait
 from tests.e2e.page_driver import CallPage, launch, until
 from tests.e2e.page_server import serve_page
 from tests.e2e.server_process import ServerProcess, run_server
+from tests.e2e.test_screen import SharedScreen
 from tests.e2e.visitor import Camera, Visitor, visitors
+from tests.mixer.screens import TextScreen
 
 ARTEFACTS = Path("artefacts/screens")
 AXE = Path("node_modules/axe-core/axe.min.js")
 OPTIONS = ("--mixer-fps", "5", "--mixer-renditions", "720p:2500")
-SIZES = {"phone": (360, 740), "laptop": (1280, 800), "large": (2560, 1440)}
+SIZES = {"narrow": (320, 640), "phone": (390, 844), "laptop": (1280, 800), "large": (2560, 1440)}
 THEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
+NARROWEST = 320
+WIDTH = "document.documentElement.scrollWidth"
 AUDITED = {("phone", "light"), ("laptop", "dark")}
-WHOLE = os.environ.get("CALLIOPE_ALBUM") == "whole"
+WHOLE = os.environ.pop("CALLIOPE_ALBUM", "") == "whole"  # no option of the server's: it refuses it
 PEOPLE = ("Grace Hopper", "中村 さくら", "عمر الخيام", "François Dupont", "Lin", "Олена")
 CAMERA = (480, 270)
 FRAMES = 8
+FRAMES_SHOWN = "document.querySelector('#stage').getVideoPlaybackQuality().totalVideoFrames"
 DEVICE_NAMES = """Object.defineProperty(MediaDeviceInfo.prototype, 'label', { get() {
     return { videoinput: 'Built-in camera', audioinput: 'Headset' }[this.kind] ?? 'Loudspeakers';
 } });"""
@@ -112,6 +117,8 @@ class Album:
         A browser without a graphics card that plays 2560x1440 pixels finds no time for a picture.
         """
         await self._page.evaluate(EACH_VIDEO % "video.pause()")
+        await self._page.set_viewport_size({"width": NARROWEST, "height": 640})
+        assert await self._page.evaluate(WIDTH) <= NARROWEST, screen
         for size, (width, height) in SIZES.items():
             await self._page.set_viewport_size({"width": width, "height": height})
             for theme in THEMES:
@@ -183,6 +190,18 @@ async def test_in_a_call(page: Page) -> None:
         await picture_of(page, len(PEOPLE) + 1)
         await talk(page, present)
         await take_the_call(album, ada)
+        if WHOLE:
+            await take_the_views(album, ada)
+            shared = TextScreen(800, 600).latest()
+            assert shared is not None
+            screen = Visitor(camera=SharedScreen(shared.y))
+            owner = {"Calliope-Session": present[0].secret}
+            room = f"{server.url}/analytical-engine"
+            present.append(await screen.call(http, room, "", owner, {"source": "screen"}))
+            await until(page, "calliope.appliedLayout.view === 'presenter'")
+            await until(page, f"{FRAMES_SHOWN} > {await page.evaluate(FRAMES_SHOWN)} + 30")
+            await album.take("presenter")
+            await screen.close()
         await take_the_end(album, ada, server)
     assert album.found == {}
 
@@ -191,9 +210,7 @@ async def picture_of(page: Page, tiles: int) -> None:
     """Wait until everybody stands in the picture, with a camera that is seen."""
     await until(page, f"calliope.appliedLayout.tiles.length === {tiles}")
     await until(page, f"calliope.participants.filter((each) => each.camera).length === {tiles}")
-    frames = "document.querySelector('#stage').getVideoPlaybackQuality().totalVideoFrames"
-    seen = await page.evaluate(frames)
-    await until(page, f"{frames} > {seen} + 16")
+    await until(page, f"{FRAMES_SHOWN} > {await page.evaluate(FRAMES_SHOWN)} + 16")
 
 
 async def talk(page: Page, present: list[Visitor]) -> None:
@@ -258,8 +275,23 @@ async def take_the_call(album: Album, ada: CallPage) -> None:
     await page.click("#camera")
     await page.click("#screen")
     await until(page, "calliope.appliedLayout.view === 'presenter'")
+    await until(page, f"{FRAMES_SHOWN} > {await page.evaluate(FRAMES_SHOWN)} + 8")  # with names
     await album.take("sharing")
     await page.click("#screen")
+    await until(page, "calliope.appliedLayout.view === 'grid'")
+
+
+async def take_the_views(album: Album, ada: CallPage) -> None:
+    page = ada.page
+    await page.click("#more")
+    await page.check("[name=view][value=speaker]", force=True)
+    await until(page, "calliope.appliedLayout.view === 'speaker'")
+    await page.keyboard.press("Escape")
+    await until(page, f"{FRAMES_SHOWN} > {await page.evaluate(FRAMES_SHOWN)} + 16")
+    await album.take("speaker")
+    await page.click("#more")
+    await page.check("[name=view][value=auto]", force=True)
+    await page.keyboard.press("Escape")
     await until(page, "calliope.appliedLayout.view === 'grid'")
 
 

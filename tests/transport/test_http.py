@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import logging
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -395,6 +396,29 @@ async def test_files_are_asked_for_again_but_not_sent_again(server: House) -> No
         "/static/index.html", headers={"If-None-Match": first.headers["ETag"]}
     )
     assert again.status == 304
+
+
+@pytest.mark.parametrize(
+    ("source", "sent"),
+    [
+        ("// why\nlet a = 1; // so\n", "\nlet a = 1; // so\n"),
+        ("\t/**\n\t * @param {string} b\n\t */\n\tgo(b) {}\n", "\n\n\n\tgo(b) {}\n"),
+        ("/** @type {Set} */ (c).clear();\n", " (c).clear();\n"),
+        ("d = /** @type {Set} */ (e);\n", "d = /** @type {Set} */ (e);\n"),
+        ("f('https://g.example/*.js');\n", "f('https://g.example/*.js');\n"),
+    ],
+)
+async def test_scripts_are_sent_without_comments_but_line_by_line(
+    server: House, tmp_path: Path, source: str, sent: str
+) -> None:
+    (tmp_path / "some.js").write_text(source)
+    answer = await server.http.get("/static/some.js")
+    assert (answer.content_type, await answer.text()) == ("text/javascript", sent)
+    tag = {"If-None-Match": answer.headers["ETag"]}
+    assert (await server.http.get("/static/some.js", headers=tag)).status == 304
+    (tmp_path / "some.js").write_text("another();")
+    os.utime(tmp_path / "some.js", ns=(1, 1))
+    assert await (await server.http.get("/static/some.js", headers=tag)).text() == "another();"
 
 
 async def test_nothing_outside_the_static_folder_is_served(server: House, tmp_path: Path) -> None:
