@@ -128,6 +128,7 @@ class Server:
         )
         self._runner = build_runner(site)
         await self._runner.setup()
+        await self.sessions.listen()
         listener = _listen(config.server.host, config.server.port)
         self.port = listener.getsockname()[1]
         await web.SockSite(self._runner, listener, ssl_context=self._tls).start()

@@ -119,6 +119,11 @@ class IceConfig:
         "UDP ports for media.",
         checked(_is_port_range, "any, or FIRST-LAST within 1024-65535"),
     )
+    udp_port: int = option(
+        0,
+        "One UDP port for the media of all; 0: one of ice.udp_ports for each session.",
+        whole(0, 65_535),
+    )
 
 
 @dataclass(frozen=True, slots=True)

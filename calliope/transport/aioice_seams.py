@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any, Protocol, cast
@@ -27,14 +27,8 @@ from aioice import stun
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 
 from calliope.errors import SeamError, Unavailable
+from calliope.transport.udp_port import Share, UdpPort, bind, drain
 
-_SEND_BYTES = 1 << 20
-_RECEIVE_BYTES = 1 << 18
-"""A pause of the event loop's worth, about a second of one camera. What a server that cannot keep
-up leaves here becomes delay, for messages too (a megabyte was seen to hold them back by ten
-seconds); what does not fit is lost, and asked for again or not."""
-_DATAGRAM_BYTES = 2048
-_DRAIN_MAX = 32  # datagrams read in one turn of the loop: a flood must leave it to the others
 _REMOTES_MAX = 64  # addresses of one peer: those it told of, and those its checks came from
 _QUEUE_MAX = 256  # DTLS and SCTP datagrams of one session that wait to be read
 
@@ -53,30 +47,39 @@ class IceSettings:
     ports: range | None
     loss_s: float
     drop: Drop
+    shared: tuple[UdpPort, ...] = ()
+    """The ports that all sessions have in common; ``addresses`` and ``ports`` count for nothing."""
 
 
 class IceProtocol(aioice.ice.StunProtocol):
-    """One UDP socket: sorts datagrams by their first byte (RFC 7983)."""
+    """One UDP socket, or a part of one: sorts datagrams by their first byte (RFC 7983)."""
 
     sock: socket.socket
+    share: Share | None = None
 
     def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
-        """Take this datagram and what else has come meanwhile.
+        drain(self.sock, self.take, cast(bytes, data), addr)
 
-        asyncio reads one a turn of the loop, which costs several times what the packet does; a
-        frame's packets come together.
-        """
-        self._sort(cast(bytes, data), addr)
-        if not _is_rtp(data):
-            return  # nothing comes on its heels
-        for _ in range(_DRAIN_MAX):
-            try:
-                more, source = self.sock.recvfrom(_DATAGRAM_BYTES)
-            except OSError:  # there is no more, or the socket was closed by what came
-                return
-            self._sort(more, source)
+    def send_stun(self, message: stun.Message, addr: tuple[str, int]) -> None:
+        """Send an answer, to what was found to be the peer's own check, or a check of ours."""
+        if self.share is not None and message.message_class == stun.Class.RESPONSE:
+            self.share.learn(addr)
+        super().send_stun(message, addr)
 
-    def _sort(self, data: bytes, addr: tuple[Any, ...]) -> None:
+    async def request(
+        self, request: stun.Message, *where: Any, **how: Any
+    ) -> tuple[stun.Message, tuple[str, int]]:
+        """A check of ours and its answer."""
+        if self.share is None:
+            return await super().request(request, *where, **how)
+        self.share.expect(request.transaction_id)
+        try:
+            return await super().request(request, *where, **how)
+        finally:
+            self.share.answered(request.transaction_id)
+
+    def take(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        """One datagram."""
         connection = cast(IceConnection, self.receiver)
         first = data[0] if data else 255
         if 128 <= first < 192:
@@ -90,15 +93,6 @@ class IceProtocol(aioice.ice.StunProtocol):
             connection.data_received(data, self.local_candidate.component)
         else:
             connection.drop("unexpected")
-
-
-def _is_rtp(data: bytes | str) -> bool:
-    """RFC 5761 section 4: the payload types of RTCP are not used for RTP."""
-    return (
-        len(data) > 1
-        and 128 <= cast(bytes, data)[0] < 192
-        and not 192 <= cast(bytes, data)[1] < 224
-    )
 
 
 class IceConnection(aioice.ice.Connection):
@@ -171,29 +165,42 @@ class IceConnection(aioice.ice.Connection):
         timeout: int = 5,  # noqa: ARG002, ASYNC109
     ) -> list[Candidate]:
         """Listen on every address; Unavailable if there is no port left on any."""
-        loop = asyncio.get_running_loop()
-        candidates: list[Candidate] = []
-        for address in self.settings.addresses:
-            sock = _bind(address, self.settings.ports)
-            if sock is None:
-                continue
-            _, protocol = await loop.create_datagram_endpoint(lambda: IceProtocol(self), sock=sock)
-            protocol.sock = sock
-            host, port = sock.getsockname()[:2]
+        for protocol in await self._listen():
+            host, port = protocol.sock.getsockname()[:2]
             protocol.local_candidate = Candidate(
                 foundation=candidate_foundation("host", "udp", host),
                 component=component,
                 transport="udp",
-                priority=candidate_priority(component, "host", 65535 - len(candidates)),
+                priority=candidate_priority(component, "host", 65535 - len(self._protocols)),
                 host=host,
                 port=port,
                 type="host",
             )
             self._protocols.append(protocol)
-            candidates.append(protocol.local_candidate)
-        if not candidates:
+        if not self._protocols:
             raise Unavailable("The server has no free UDP port for media.", retry_after_s=5)
-        return candidates
+        return [protocol.local_candidate for protocol in self._protocols]
+
+    async def _listen(self) -> list[IceProtocol]:
+        """A socket of its own on each address, or its share of what all have in common."""
+        found: list[IceProtocol] = []
+        for udp_port in self.settings.shared:
+            protocol = IceProtocol(self)
+            protocol.sock = udp_port.sock
+            protocol.share = udp_port.share(self.local_username, protocol)
+            found.append(protocol)
+        if found:
+            return found
+        loop = asyncio.get_running_loop()
+        for address in self.settings.addresses:
+            sock = bind(address, self.settings.ports)
+            if sock is not None:
+                _, protocol = await loop.create_datagram_endpoint(
+                    lambda: IceProtocol(self), sock=sock
+                )
+                protocol.sock = sock
+                found.append(protocol)
+        return found
 
     async def query_consent(self) -> None:
         """Keep asking the peer whether it is there; close when it is not (RFC 7675).
@@ -244,26 +251,6 @@ class IceConnection(aioice.ice.Connection):
             return False
         self.rtt_ms = (self._now() - asked_s) * 1000
         return True
-
-
-def _bind(address: str, ports: range | None) -> socket.socket | None:
-    """A non-blocking UDP socket on one address, on any or one of ``ports``; None: all taken."""
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
-    candidates: Sequence[int] = [0]
-    if ports is not None:
-        start = random.randrange(len(ports))
-        candidates = [*ports[start:], *ports[:start]]
-    for port in candidates:
-        try:
-            sock.bind((address, port))
-        except OSError:
-            continue
-        return sock
-    sock.close()
-    return None
 
 
 def media_addresses(host: str) -> tuple[str, ...]:
@@ -320,7 +307,7 @@ def check() -> None:
     connection, protocol = aioice.ice.Connection, aioice.ice.StunProtocol
     require_names(aioice.ice, "get_host_addresses")
     require_names(connection, "build_request", "close", "data_received")
-    require_names(protocol, "request")
+    require_names(protocol, "request", "send_stun", "connection_made", "connection_lost")
     require_use(
         connection.__init__,
         "_nominated",

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ from calliope.transport.aioice_seams import (
 from calliope.transport.burst import Burst
 from calliope.transport.rtp import RtpPacket, read_packet
 from calliope.transport.timeline import Timeline
+from calliope.transport.udp_port import UdpPort
 
 try:
     from pylibsrtp._binding import ffi, lib  # type: ignore[import-not-found]
@@ -430,6 +432,8 @@ class MediaTransport(RTCDtlsTransport):
 
 class _Gatherer(RTCIceGatherer):
     def __init__(self, settings: IceSettings, username: str | None, password: str | None) -> None:
+        # longer than the library's four letters: on a shared port no two may be alike
+        username = username or secrets.token_hex(8)
         super().__init__(iceServers=[], local_username=username, local_password=password)
         self._connection = IceConnection(
             settings, self._connection.local_username, self._connection.local_password
@@ -545,8 +549,9 @@ def new_peer_connection(
     loss_s: float,
     metrics: Metrics,
     clock: Clock | None = None,
+    shared: tuple[UdpPort, ...] = (),
 ) -> PeerConnection:
-    """A peer connection for one session, to be made on the event loop.
+    """A peer connection for one session, to be made on the event loop; on ``shared`` ports if any.
 
     ``host`` is where HTTP listens, ``loss_s`` after how long a silent peer counts as gone: then
     the connection ends and ``peer_vanished`` is True.
@@ -555,7 +560,7 @@ def new_peer_connection(
     def drop(why: str) -> None:
         metrics.drops.labels(queue="network", why=why).inc()
 
-    settings = IceSettings(media_addresses(host), port_range(ice.udp_ports), loss_s, drop)
+    settings = IceSettings(media_addresses(host), port_range(ice.udp_ports), loss_s, drop, shared)
     return PeerConnection(settings, clock or SystemClock())
 
 

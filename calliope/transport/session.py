@@ -20,13 +20,22 @@ from aiortc import (
 from calliope import control
 from calliope.clock import NS_PER_S, Clock
 from calliope.config import Config
-from calliope.errors import BadOffer, ClientError, NotFound, TooMany, Unavailable, Unprocessable
+from calliope.errors import (
+    BadOffer,
+    ClientError,
+    ConfigError,
+    NotFound,
+    TooMany,
+    Unavailable,
+    Unprocessable,
+)
 from calliope.ladder import Link
 from calliope.media import EncodedAudio, EncodedFrame
 from calliope.member import JoinRequest, Member
 from calliope.metrics import Metrics
 from calliope.rooms import Rooms
 from calliope.transport import sdp
+from calliope.transport.aioice_seams import media_addresses
 from calliope.transport.aiortc_seams import (
     MediaReceiver,
     MediaSender,
@@ -36,6 +45,7 @@ from calliope.transport.aiortc_seams import (
 from calliope.transport.audio_out import AudioOut
 from calliope.transport.fanout import VideoOut
 from calliope.transport.receiver import AudioIn, VideoIn
+from calliope.transport.udp_port import UdpPort
 from calliope.transport.volley import Volley
 
 logger = logging.getLogger(__name__)
@@ -54,6 +64,7 @@ class Parts:
     clock: Clock
     metrics: Metrics
     volley: Volley
+    udp_ports: list[UdpPort]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +144,7 @@ class Session:
             loss_s=config.limits.loss_s,
             metrics=self._parts.metrics,
             clock=self._parts.clock,
+            shared=tuple(self._parts.udp_ports),
         )
         pc.on("connectionstatechange", self._follow_connection)
         pc.on("datachannel", self._take_channel)
@@ -351,9 +363,22 @@ class Sessions:
 
     def __init__(self, rooms: Rooms, config: Config, clock: Clock, metrics: Metrics) -> None:
         self.rooms = rooms
-        self._parts = Parts(config, clock, metrics, Volley(clock, metrics))
+        self._parts = Parts(config, clock, metrics, Volley(clock, metrics), [])
         self._by_secret: dict[str, Session] = {}
         self._closing: set[asyncio.Task[None]] = set()
+
+    async def listen(self) -> None:
+        """Open the UDP port that all sessions share, if there is to be one; ConfigError."""
+        parts, port = self._parts, self._parts.config.ice.udp_port
+
+        def drop(why: str) -> None:
+            parts.metrics.drops.labels(queue="network", why=why).inc()
+
+        for address in media_addresses(parts.config.server.host) if port else ():
+            opened = await UdpPort.open(address, port, drop)
+            if opened is None:
+                raise ConfigError(f"ice.udp_port: cannot listen on {address}, UDP port {port}.")
+            parts.udp_ports.append(opened)
 
     @property
     def count(self) -> int:
@@ -419,3 +444,6 @@ class Sessions:
             session.leave()
         while self._closing:
             await asyncio.gather(*self._closing)
+        for udp_port in self._parts.udp_ports:
+            udp_port.close()
+        self._parts.udp_ports.clear()

@@ -13,7 +13,7 @@ import re
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,9 +93,11 @@ class Traveller:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def traveller() -> AsyncIterator[Traveller]:
+async def traveller(unused_udp_port_factory: Callable[[], int]) -> AsyncIterator[Traveller]:
     mark = f"--calliope-test={uuid.uuid4().hex}"
-    async with run_server(*OPTIONS) as server, async_playwright() as playwright:
+    # all that ever comes from this browser comes to one port
+    one_port = ("--ice-udp-port", str(unused_udp_port_factory()))
+    async with run_server(*OPTIONS, *one_port) as server, async_playwright() as playwright:
         browser = await launch(playwright, mark)
         page = await browser.new_page(viewport={"width": 900, "height": 600})
         made = Traveller(CallPage(page), server.url, mark)

@@ -180,8 +180,8 @@ def test_local_is_the_loopback_in_every_spelling(address: str, local: bool) -> N
 async def test_the_real_server_sees_and_hears_itself_and_nothing_stays_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(probe, "SECONDS", 3)
-    monkeypatch.setattr(probe, "SETTLE_S", 1)
+    monkeypatch.setattr(probe, "SECONDS", 2)
+    monkeypatch.setattr(probe, "SETTLE_S", 0.5)
     monkeypatch.setattr(probe, "START_S", 60)
     server = Server(
         Config(
