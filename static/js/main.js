@@ -12,6 +12,16 @@ import { startTheme } from './theme.js';
 
 const SCREENS = ['start', 'lobby', 'call', 'ended'];
 
+/** What `window.calliope` shows to tests and the curious before there is a call. */
+const NO_CALL = Object.freeze({
+	pc: null,
+	phase: 'idle',
+	you: '',
+	participants: [],
+	lastLayout: null,
+	appliedLayout: null,
+});
+
 /** @param {string} name one of SCREENS */
 function showScreen(name) {
 	for (const screen of SCREENS) byId(`${screen}-screen`).hidden = screen !== name;
@@ -68,6 +78,8 @@ async function openRoom(room) {
 		byId('rejoin').focus();
 	};
 
+	Object.defineProperty(window, 'calliope', { get: () => callScreen?.debug ?? NO_CALL });
+
 	const sound = new Sound(byId('sound-out'), byId('sound'));
 	// The lobby is painted first; the call is fetched while one looks into the mirror.
 	const loadCall = async () => {
@@ -82,7 +94,6 @@ async function openRoom(room) {
 				void leaving?.leave();
 			},
 		});
-		if (!('calliope' in window)) Object.defineProperty(window, 'calliope', { value: callScreen.debug });
 		return callScreen;
 	};
 

@@ -161,6 +161,19 @@ async def test_a_refused_join_returns_to_the_lobby_with_the_reason(
     assert await page.input_value("#name") == "Ada"
 
 
+async def test_a_call_that_could_not_be_fetched_is_fetched_with_the_next_press(
+    page: Page, url: str
+) -> None:
+    """The lobby is painted before the modules of the call are there; the server may go between."""
+    await page.route("**/static/js/call.js", lambda route: route.abort())
+    await page.goto(f"{url}/409-room_full")
+    await page.click("#join")
+    assert "cannot be reached" in await text(page, "#join-problem")
+    await page.unroute("**/static/js/call.js")
+    await page.click("#join")
+    await until(page, "document.querySelector('#join-problem').textContent.includes('full')")
+
+
 async def test_the_name_is_remembered_and_cleaned(context: BrowserContext, url: str) -> None:
     page = await context.new_page()
     await page.goto(f"{url}/409-room_full")
