@@ -198,6 +198,7 @@ class TileCompositor(ABC):
             picture.stalled,
             picture.hand,
             picture.frame is None,
+            tile.source == "screen",
         )
         slot.generation, slot.waited = generation, 0
         slot.overlay = overlay.draw(caption, self._labels)

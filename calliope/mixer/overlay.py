@@ -49,7 +49,11 @@ class Caption(NamedTuple):
     stalled: bool
     hand: bool
     avatar: bool
+    screen: bool
 
+
+SCREEN_LETTERS = 160
+"""A name over a screen is as small as in a tile of so many lines: it covers what is to be read."""
 
 _NO_INK: Plane = np.zeros(0, np.uint8)
 _NO_BOXES = np.zeros(0, np.int64)
@@ -163,7 +167,8 @@ class _Drawing:
     def __init__(self, caption: Caption, labels: LabelSource) -> None:
         self.caption = caption
         self.labels = labels
-        self.lengths = _proportions(caption.height)
+        lines = min(caption.height, SCREEN_LETTERS) if caption.screen else caption.height
+        self.lengths = _proportions(lines)
         self.sprites: list[_Sprite] = []
         self.missing: list[Ask] = []
 

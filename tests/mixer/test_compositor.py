@@ -199,6 +199,18 @@ def test_the_name_stands_on_a_darker_plate_at_the_bottom_left() -> None:
     assert (canvas.y[: 144 - 2 * text] == 180).all()
 
 
+def test_the_name_over_a_screen_covers_little_of_it() -> None:
+    """It is there to be read; over a camera of that size the same name is large."""
+    covered = {}
+    for source in ("camera", "screen"):
+        canvas = Canvas(1280, 720)
+        tile = Tile("a", source, 0, 0, 1280, 720, "contain")
+        shown = flat(1280, 720, 200, 128, 128)
+        build_compositor("numba", Blocks()).compose(canvas, [picture(tile, shown, "Ada Lovelace")])
+        covered[source] = int((canvas.y != 200).any(axis=1).sum())
+    assert 0 < 2 * covered["screen"] < covered["camera"], "rows"
+
+
 def test_a_muted_mark_stands_before_the_name() -> None:
     canvas = Canvas(256, 144)
     tile = Tile("a", "camera", 0, 0, 256, 144, "crop")
