@@ -194,10 +194,7 @@ export class CallScreen {
 			}
 		});
 		call.on('speaking', ({ ids }) => {
-			const speaking = new Set(/** @type {string[]} */ (ids));
-			this.#stage.setSpeaking(speaking);
-			this.#people.setSpeaking(speaking);
-			this.#views.setSpeaking(speaking);
+			this.#setSpeaking(new Set(ids));
 		});
 		call.on('layout', (layout) => this.#stage.announce(layout));
 		call.on('reaction', ({ id, emoji }) => {
@@ -253,12 +250,21 @@ export class CallScreen {
 		this.#participants = new Map(participants.map((person) => [person.id, person]));
 		this.#stage.setYou(you);
 		this.#stage.announce(layout);
+		// Whoever spoke when the last connection ended may be silent now: that is not said again.
+		this.#setSpeaking(new Set());
 		this.#chat.remember(chat ?? [], you);
 		// Not before: until the channel speaks, nothing that is written would arrive.
 		this.#chat.setConnected(true);
 		this.#showPeople();
 		if (this.#views.asked !== 'auto') this.#call?.send({ type: 'view', name: this.#views.asked });
 		for (const { id, gain } of this.#people.gains) this.#call?.send({ type: 'volume', id, gain });
+	}
+
+	/** @param {Set<string>} ids all who speak now */
+	#setSpeaking(ids) {
+		this.#stage.setSpeaking(ids);
+		this.#people.setSpeaking(ids);
+		this.#views.setSpeaking(ids);
 	}
 
 	#showPeople() {

@@ -17,6 +17,7 @@ import { shrinkBy } from './layout.js';
 import { PathWatch } from './path.js';
 
 const CONNECT_S = 15;
+const ANSWER_S = 5;
 /** The browser calls a path disconnected after seconds of silence; it is soon replaced then. */
 const UNSTABLE_S = 1;
 const RETRY_S = [0, 1, 2, 3, 5];
@@ -51,6 +52,12 @@ async function readProblem(answer) {
 	const body = await answer.json().catch(() => ({}));
 	const code = body.code ?? (answer.status === 503 ? 'unavailable' : 'unreachable');
 	return new Problem(code, body.detail, { status: answer.status, retryAfterS });
+}
+
+/** Whether the server answers; false when it is out of reach, or for long. */
+async function answers() {
+	const signal = AbortSignal.timeout(ANSWER_S * 1000);
+	return fetch('/healthz', { cache: 'no-store', signal }).then(() => true, () => false);
 }
 
 /**
@@ -554,7 +561,7 @@ export class Call extends Emitter {
 			if (this.#ended()) throw new Problem('left');
 			if (session.channel?.readyState !== 'open') throw new Problem('no_connection');
 			this.#setPhase('connected');
-			this.#watch.follow(session.pc, () => this.#lost(session, new Problem('lost')));
+			this.#watch.follow(session.pc, answers, () => this.#lost(session, new Problem('lost')));
 			if (this.#shared) void this.#openScreen();
 		} catch (problem) {
 			session.mute();

@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession
-from playwright.async_api import Route, async_playwright
+from playwright.async_api import Request, Route, async_playwright
 
 from tests.e2e.page_driver import CallPage, launch, until
-from tests.e2e.server_process import run_server
+from tests.e2e.server_process import ServerProcess, run_server
 from tests.transport.relay import Relay
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -45,6 +45,7 @@ class Traveller:
     url: str
     mark: str
     """Stands in the command line of the browser."""
+    server: ServerProcess
     relays: list[Relay] = field(default_factory=list)
     offline: bool = False
 
@@ -100,7 +101,7 @@ async def traveller(unused_udp_port_factory: Callable[[], int]) -> AsyncIterator
     async with run_server(*OPTIONS, *one_port) as server, async_playwright() as playwright:
         browser = await launch(playwright, mark)
         page = await browser.new_page(viewport={"width": 900, "height": 600})
-        made = Traveller(CallPage(page), server.url, mark)
+        made = Traveller(CallPage(page), server.url, mark, server)
         await page.route(re.compile(r"/sessions\?"), made.lead)
         await made.page.enter(f"{server.url}/alone", "Ada")
         yield made
@@ -160,6 +161,30 @@ async def test_a_laptop_that_wakes_is_back_though_its_session_had_ended(
             if took_s[-1] < GOAL_S:
                 return
     pytest.fail(f"never within {GOAL_S} s: {took_s}")
+
+
+async def test_a_server_that_stood_still_finds_nobody_at_its_door(traveller: Traveller) -> None:
+    """Else all of a full room would join anew at the moment when it is late already."""
+    you, page = await you_of(traveller), traveller.page.page
+    ways, asked = len(traveller.relays), asyncio.Event()
+
+    def look(request: Request) -> None:
+        if request.url.endswith("/healthz"):
+            asked.set()
+
+    page.on("request", look)
+    traveller.server.send_signal(signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(30):
+            await asked.wait()  # the page has found it silent for too long
+    finally:
+        traveller.server.send_signal(signal.SIGCONT)
+        page.remove_listener("request", look)
+    seen = await page.evaluate(FRAMES)
+    await until(page, f"{FRAMES} > {seen} + 30")  # two seconds: it has made up its mind
+    assert await page.evaluate("window.calliope.phase") == "connected"
+    assert await page.evaluate("window.calliope.you") == you
+    assert len(traveller.relays) == ways
 
 
 @contextlib.contextmanager
