@@ -32,7 +32,7 @@ demo: $(READY) ## serve, with eight synthetic participants in the room "demo"
 
 test: $(TEST_READY) $(NODE_READY) ## run every test
 	@.ci/need $(TEST_PACKAGES)
-	@$(PY) -m pytest $(ARGS)
+	@$(if $(ARGS),$(PY) -m pytest $(ARGS),.ci/test)
 
 bench: $(TEST_READY) ## run every benchmark into artefacts/; ARGS=--quick: the mixer's goals in a minute
 	@mkdir -p artefacts
