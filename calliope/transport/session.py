@@ -45,7 +45,7 @@ from calliope.transport.aiortc_seams import (
 from calliope.transport.audio_out import AudioOut
 from calliope.transport.fanout import VideoOut
 from calliope.transport.receiver import AudioIn, VideoIn
-from calliope.transport.udp_port import UdpPort
+from calliope.transport.udp_port import SHARED_BYTES, UdpPort
 from calliope.transport.volley import Volley
 
 logger = logging.getLogger(__name__)
@@ -379,6 +379,13 @@ class Sessions:
             if opened is None:
                 raise ConfigError(f"ice.udp_port: cannot listen on {address}, UDP port {port}.")
             parts.udp_ports.append(opened)
+        if parts.udp_ports and (limits := parts.udp_ports[0].short_of):
+            logger.warning(
+                "The shared UDP port's buffers are smaller than its %d bytes: raise %s, or a large "
+                "picture for many loses packets.",
+                SHARED_BYTES,
+                " and ".join(limits),
+            )
 
     @property
     def count(self) -> int:

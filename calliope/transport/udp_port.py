@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -20,14 +21,16 @@ RECEIVE_BYTES = 1 << 18
 """A pause of the event loop's worth, about a second of one camera. What a server that cannot keep
 up leaves here becomes delay, for messages too (a megabyte was seen to hold them back by ten
 seconds); what does not fit is lost, and asked for again or not."""
-SHARED_RECEIVE_BYTES = 1 << 22
-"""A quarter of a second of 25 cameras and more; the system may allow less (net.core.rmem_max)."""
+SHARED_BYTES = 1 << 22
+"""Each way: a quarter of a second of 25 cameras and more, a picture that goes to all viewers at once.
+The system may allow less (``short_of``)."""
 DATAGRAM_BYTES = 2048
 DRAIN_MAX = 32
 """Datagrams read in one turn of the loop: a flood must leave it to the others."""
 REMOTES_MAX = 64
 """Addresses of one session."""
 
+_LIMITS = {"net.core.wmem_max": socket.SO_SNDBUF, "net.core.rmem_max": socket.SO_RCVBUF}
 _CLASS_BITS = 0x0110  # RFC 8489 section 5
 _REQUEST = 0x0000
 
@@ -59,7 +62,7 @@ class UdpPort(asyncio.DatagramProtocol):
     @classmethod
     async def open(cls, address: str, port: int, drop: Callable[[str], None]) -> UdpPort | None:
         """Listen there; None where the port is taken."""
-        sock = bind(address, (port,), SHARED_RECEIVE_BYTES)
+        sock = bind(address, (port,), SHARED_BYTES, SHARED_BYTES)
         if sock is None:
             return None
         made = cls(sock, drop)
@@ -71,6 +74,17 @@ class UdpPort(asyncio.DatagramProtocol):
         """Listen no more; sessions are closed before."""
         if self._transport is not None:
             cast(asyncio.DatagramTransport, self._transport).close()
+
+    @property
+    def short_of(self) -> list[str]:
+        """Which limits of the system keep its buffers smaller than ``SHARED_BYTES``."""
+        # Linux doubles what it is asked for, for what it needs itself: socket(7).
+        counted = 2 if sys.platform == "linux" else 1
+        return [
+            limit
+            for limit, which in _LIMITS.items()
+            if self.sock.getsockopt(socket.SOL_SOCKET, which) // counted < SHARED_BYTES
+        ]
 
     @property
     def is_idle(self) -> bool:
@@ -207,13 +221,16 @@ def _is_rtp(data: bytes) -> bool:
 
 
 def bind(
-    address: str, ports: Sequence[int] | None, receive_bytes: int = RECEIVE_BYTES
+    address: str,
+    ports: Sequence[int] | None,
+    receive_bytes: int = RECEIVE_BYTES,
+    send_bytes: int = SEND_BYTES,
 ) -> socket.socket | None:
     """A non-blocking UDP socket on one address, on any or one of ``ports``; None: all taken."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
     candidates: Sequence[int] = [0]
     if ports is not None:
         start = random.randrange(len(ports))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -190,6 +191,28 @@ async def test_a_call_goes_through_one_port_and_leaves_nothing_in_it(
         await server.stop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", unused_udp_port))  # it was given back
+
+
+async def test_buffers_that_the_system_keeps_small_are_told_of_once(
+    unused_udp_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(udp_port, "SHARED_BYTES", 1 << 30)  # no system allows that
+    server = Server(config(unused_udp_port))
+    await server.start()
+    await server.stop()
+    (told,) = [record.getMessage() for record in caplog.records if "buffers" in record.msg]
+    assert "net.core.wmem_max and net.core.rmem_max" in told
+
+
+async def test_both_buffers_hold_what_is_sent_to_all(
+    port: UdpPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(udp_port, "SHARED_BYTES", 1 << 12)
+    assert port.short_of == []
+    sizes = {port.sock.getsockopt(socket.SOL_SOCKET, which) for which in udp_port._LIMITS.values()}
+    limits = [f"/proc/sys/net/core/{way}mem_max" for way in ("r", "w")]
+    allowed = {2 * min(1 << 22, int(Path(limit).read_text())) for limit in limits}
+    assert sizes == allowed
 
 
 async def test_a_port_that_another_program_has_ends_the_start_in_words(
