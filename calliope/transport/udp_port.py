@@ -60,11 +60,14 @@ class UdpPort(asyncio.DatagramProtocol):
         self._by_transaction: dict[bytes, Taker] = {}
 
     @classmethod
-    async def open(cls, address: str, port: int, drop: Callable[[str], None]) -> UdpPort | None:
-        """Listen there; None where the port is taken."""
-        sock = bind(address, (port,), SHARED_BYTES, SHARED_BYTES)
-        if sock is None:
-            return None
+    async def open(cls, address: str, port: int, drop: Callable[[str], None]) -> UdpPort:
+        """Listen there; OSError where that cannot be."""
+        sock = _unbound(address, SHARED_BYTES, SHARED_BYTES)
+        try:
+            sock.bind((address, port))
+        except OSError:
+            sock.close()
+            raise
         made = cls(sock, drop)
         loop = asyncio.get_running_loop()
         made._transport, _ = await loop.create_datagram_endpoint(lambda: made, sock=sock)
@@ -220,17 +223,9 @@ def _is_rtp(data: bytes) -> bool:
     return len(data) > 1 and 128 <= data[0] < 192 and not 192 <= data[1] < 224
 
 
-def bind(
-    address: str,
-    ports: Sequence[int] | None,
-    receive_bytes: int = RECEIVE_BYTES,
-    send_bytes: int = SEND_BYTES,
-) -> socket.socket | None:
+def bind(address: str, ports: Sequence[int] | None) -> socket.socket | None:
     """A non-blocking UDP socket on one address, on any or one of ``ports``; None: all taken."""
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
+    sock = _unbound(address, RECEIVE_BYTES, SEND_BYTES)
     candidates: Sequence[int] = [0]
     if ports is not None:
         start = random.randrange(len(ports))
@@ -243,3 +238,12 @@ def bind(
         return sock
     sock.close()
     return None
+
+
+def _unbound(address: str, receive_bytes: int, send_bytes: int) -> socket.socket:
+    """A non-blocking UDP socket for an address of this kind."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
+    return sock

@@ -17,7 +17,7 @@ from calliope.bots.crowd import Crowd
 from calliope.clock import SystemClock
 from calliope.config import Config, IceConfig, LimitsConfig, MixerConfig, ServerConfig
 from calliope.errors import ConfigError
-from calliope.transport import udp_port
+from calliope.transport import session, udp_port
 from calliope.transport.udp_port import UdpPort
 from tests.transport.calls import until
 
@@ -58,7 +58,6 @@ def drops() -> list[str]:
 @pytest.fixture
 async def port(drops: list[str], unused_udp_port: int) -> AsyncIterator[UdpPort]:
     opened = await UdpPort.open("127.0.0.1", unused_udp_port, drops.append)
-    assert opened is not None
     yield opened
     opened.close()
 
@@ -139,7 +138,8 @@ async def test_what_is_nobodys_is_dropped_and_counted(
 
 async def test_a_port_that_is_taken_is_not_opened(port: UdpPort) -> None:
     taken = port.sock.getsockname()[1]
-    assert await UdpPort.open("127.0.0.1", taken, lambda _why: None) is None
+    with pytest.raises(OSError, match="in use"):
+        await UdpPort.open("127.0.0.1", taken, lambda _why: None)
 
 
 # -- a server with one port -----------------------------------------------------------------------
@@ -213,6 +213,34 @@ async def test_both_buffers_hold_what_is_sent_to_all(
     limits = [f"/proc/sys/net/core/{way}mem_max" for way in ("r", "w")]
     allowed = {2 * min(1 << 22, int(Path(limit).read_text())) for limit in limits}
     assert sizes == allowed
+
+
+NOBODYS = "192.0.2.1"
+"""For documentation (RFC 5737): it cannot be bound, like an address that is not ready yet."""
+
+
+async def test_an_address_that_cannot_be_had_is_left_out_and_named(
+    unused_udp_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "media_addresses", lambda _host: (NOBODYS, "127.0.0.1"))
+    server = Server(config(unused_udp_port))
+    await server.start()
+    try:
+        opened = [each.sock.getsockname() for each in server.sessions._parts.udp_ports]
+        assert opened == [("127.0.0.1", unused_udp_port)]
+        assert [NOBODYS in record.getMessage() for record in caplog.records].count(True) == 1
+    finally:
+        await server.stop()
+
+
+async def test_a_start_that_can_listen_nowhere_ends_in_words(
+    unused_udp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "media_addresses", lambda _host: (NOBODYS,))
+    server = Server(config(unused_udp_port))
+    with pytest.raises(ConfigError, match=rf"ice\.udp_port.*{unused_udp_port}.*{NOBODYS}"):
+        await server.start()
+    await server.stop()
 
 
 async def test_a_port_that_another_program_has_ends_the_start_in_words(
