@@ -22,8 +22,8 @@ RECEIVE_BYTES = 1 << 18
 up leaves here becomes delay, for messages too (a megabyte was seen to hold them back by ten
 seconds); what does not fit is lost, and asked for again or not."""
 SHARED_BYTES = 1 << 22
-"""Each way: a quarter of a second of 25 cameras and more, a picture that goes to all viewers at once.
-The system may allow less (``short_of``)."""
+"""Each way: a quarter of a second of 25 cameras and more, or a picture that goes to all at once. The
+system may allow less (``short_of``)."""
 DATAGRAM_BYTES = 2048
 DRAIN_MAX = 32
 """Datagrams read in one turn of the loop: a flood must leave it to the others."""
@@ -40,6 +40,9 @@ class Taker(Protocol):
 
     def take(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """One datagram that is for this session."""
+
+    def holds(self, addr: tuple[str, int]) -> bool:
+        """Whether its peer was heard just now, and not by another address."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -103,8 +106,17 @@ class UdpPort(asyncio.DatagramProtocol):
 
     # what shares ask for
 
-    def learn(self, addr: tuple[str, int], taker: Taker) -> None:
+    def learn(self, addr: tuple[str, int], taker: Taker) -> bool:
+        """Give a session this address, unless another one's peer is alive there.
+
+        A sender can put any address on its checks. Who is refused and is really there asks again.
+        """
+        owner = self._by_address.get(addr)
+        if owner is not None and owner is not taker and owner.holds(addr):
+            self._drop("taken")
+            return False
         self._by_address[addr] = taker
+        return True
 
     def expect(self, transaction_id: bytes, taker: Taker) -> None:
         self._by_transaction[transaction_id] = taker
@@ -158,9 +170,10 @@ class Share(asyncio.DatagramTransport):
 
     def learn(self, addr: tuple[str, int]) -> None:
         """This session's own check came from there: what else comes from there is its."""
-        if not self._closed and len(self._addresses) < REMOTES_MAX:
+        if self._closed or len(self._addresses) >= REMOTES_MAX:
+            return
+        if self._port.learn(addr, self._taker):
             self._addresses.add(addr)
-            self._port.learn(addr, self._taker)
 
     def expect(self, transaction_id: bytes) -> None:
         """An answer with this is for this session."""

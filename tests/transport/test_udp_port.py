@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from calliope.clock import SystemClock
 from calliope.config import Config, IceConfig, LimitsConfig, MixerConfig, ServerConfig
 from calliope.errors import ConfigError
 from calliope.transport import session, udp_port
+from calliope.transport.aioice_seams import IceConnection, IceSettings
 from calliope.transport.udp_port import UdpPort
 from tests.transport.calls import until
 
@@ -31,6 +33,10 @@ class Session:
     def __init__(self) -> None:
         self.got: list[tuple[bytes, tuple[Any, ...]]] = []
         self.lost = False
+        self.alive = False
+
+    def holds(self, addr: tuple[str, int]) -> bool:
+        return self.alive
 
     def take(self, data: bytes, addr: tuple[Any, ...]) -> None:
         self.got.append((data, addr))
@@ -104,6 +110,42 @@ async def test_an_address_that_another_session_has_now_stays_its(port: UdpPort) 
     await until(lambda: old.lost)
     after.close()
     assert port.is_idle
+
+
+async def test_an_address_whose_session_is_alive_goes_to_no_other(
+    port: UdpPort, drops: list[str]
+) -> None:
+    ada, thief = Session(), Session()
+    ada.alive = True
+    first, second = port.share("ada", ada), port.share("thief", thief)
+    first.learn(ADA)
+    second.learn(ADA)
+    first.learn(ADA)  # to its own it is no news
+    port.datagram_received(RTP, ADA)
+    assert (ada.got, thief.got, drops) == ([(RTP, ADA)], [], ["taken"])
+    ada.alive = False
+    second.learn(ADA)  # it was not heard any more
+    port.datagram_received(RTP, ADA)
+    assert thief.got == [(RTP, ADA)]
+    first.close()
+    second.close()
+    assert port.is_idle
+
+
+async def test_a_session_is_alive_at_an_address_while_it_is_heard_and_goes_by_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = IceConnection(IceSettings(("127.0.0.1",), None, 5, lambda _why: None), None, None)
+    now_s = connection._now()
+    monkeypatch.setattr(connection, "_now", lambda: now_s)
+    connection.heard()
+    assert connection.holds(ADA)
+    now_s += connection.HELD_S
+    assert not connection.holds(ADA)
+    connection.heard()
+    connection._nominated[1] = SimpleNamespace(remote_addr=ADA)  # type: ignore[assignment]
+    assert connection.holds((*ADA, 0, 0))  # type: ignore[arg-type]  # as IPv6 addresses come
+    assert not connection.holds(GRACE)
 
 
 async def test_a_session_holds_so_many_addresses_at_most_and_none_once_closed(
@@ -204,15 +246,14 @@ async def test_buffers_that_the_system_keeps_small_are_told_of_once(
     assert "net.core.wmem_max and net.core.rmem_max" in told
 
 
-async def test_both_buffers_hold_what_is_sent_to_all(
-    port: UdpPort, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(udp_port, "SHARED_BYTES", 1 << 12)
-    assert port.short_of == []
+def allowed_bytes() -> list[int]:
+    limits = Path("/proc/sys/net/core")
+    return [int((limits / f"{way}mem_max").read_text()) for way in ("r", "w")]
+
+
+async def test_both_buffers_are_as_large_as_the_system_allows(port: UdpPort) -> None:
     sizes = {port.sock.getsockopt(socket.SOL_SOCKET, which) for which in udp_port._LIMITS.values()}
-    limits = [f"/proc/sys/net/core/{way}mem_max" for way in ("r", "w")]
-    allowed = {2 * min(1 << 22, int(Path(limit).read_text())) for limit in limits}
-    assert sizes == allowed
+    assert sizes == {2 * min(udp_port.SHARED_BYTES, bytes_max) for bytes_max in allowed_bytes()}
 
 
 NOBODYS = "192.0.2.1"
