@@ -278,6 +278,8 @@ class _Site:
     async def _healthz(self, _: web.Request) -> web.Response:
         if self._sessions.rooms.draining:
             raise Unavailable("The server is stopping.", retry_after_s=10)
+        if not self._sessions.can_be_reached:
+            raise Unavailable("The server's UDP port is lost; restart it.", retry_after_s=10)
         return web.json_response({"status": "ok"}, headers={"Cache-Control": "no-store"})
 
     async def _get_metrics(self, _: web.Request) -> web.Response:

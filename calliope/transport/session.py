@@ -406,6 +406,11 @@ class Sessions:
             )
 
     @property
+    def can_be_reached(self) -> bool:
+        """Whether the shared UDP port, if there is one, is still open wherever it was."""
+        return not any(udp_port.is_lost for udp_port in self._parts.udp_ports)
+
+    @property
     def count(self) -> int:
         return len(self._by_secret)
 

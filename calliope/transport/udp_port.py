@@ -8,6 +8,7 @@ checks are known by their transaction.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import socket
 import sys
@@ -16,14 +17,16 @@ from typing import Any, Protocol, cast
 
 from aioice import stun
 
+logger = logging.getLogger(__name__)
+
 SEND_BYTES = 1 << 20
 RECEIVE_BYTES = 1 << 18
 """A pause of the event loop's worth, about a second of one camera. What a server that cannot keep
 up leaves here becomes delay, for messages too (a megabyte was seen to hold them back by ten
 seconds); what does not fit is lost, and asked for again or not."""
 SHARED_BYTES = 1 << 22
-"""Each way: a quarter of a second of 25 cameras and more, or a picture that goes to all at once. The
-system may allow less (``short_of``)."""
+"""Each way: a quarter of a second of 25 cameras and more, or a picture that goes to all at once.
+The system may allow less (``short_of``)."""
 DATAGRAM_BYTES = 2048
 DRAIN_MAX = 32
 """Datagrams read in one turn of the loop: a flood must leave it to the others."""
@@ -56,7 +59,10 @@ class UdpPort(asyncio.DatagramProtocol):
 
     def __init__(self, sock: socket.socket, drop: Callable[[str], None]) -> None:
         self.sock = sock
+        self.is_lost = False
+        """It ended by itself: nobody is heard here any more."""
         self._drop = drop
+        self._closed = False
         self._transport: asyncio.BaseTransport | None = None
         self._by_name: dict[str, Taker] = {}
         self._by_address: dict[tuple[str, int], Taker] = {}
@@ -78,6 +84,7 @@ class UdpPort(asyncio.DatagramProtocol):
 
     def close(self) -> None:
         """Listen no more; sessions are closed before."""
+        self._closed = True
         if self._transport is not None:
             cast(asyncio.DatagramTransport, self._transport).close()
 
@@ -134,6 +141,16 @@ class UdpPort(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
         drain(self.sock, self._sort, cast(bytes, data), addr)
+
+    def error_received(self, exc: Exception) -> None:
+        """One datagram could not be read; the next may."""
+        self._drop("error")
+        logger.debug("The shared UDP port: %s", exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._closed:
+            self.is_lost = True
+            logger.error("The shared UDP port is lost, a restart opens it again: %s", exc)
 
     def _sort(self, data: bytes, addr: tuple[Any, ...]) -> None:
         if data and data[0] < 4:

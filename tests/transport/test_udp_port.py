@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 from aioice import stun
 
 from calliope.app import Server
@@ -233,6 +234,44 @@ async def test_a_call_goes_through_one_port_and_leaves_nothing_in_it(
         await server.stop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", unused_udp_port))  # it was given back
+
+
+async def test_a_port_that_is_lost_is_told_by_health(
+    unused_udp_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(config(unused_udp_port))
+    await server.start()
+    shared = server.sessions._parts.udp_ports[0]
+    transport: Any = shared._transport
+    try:
+        async with ClientSession() as http:
+            health = f"http://127.0.0.1:{server.port}/healthz"
+            shared.error_received(OSError("one datagram"))
+            async with http.get(health) as answer:
+                assert answer.status == 200
+            transport.abort()
+            await until(lambda: shared.is_lost)
+            async with http.get(health) as answer:
+                assert (answer.status, (await answer.json())["code"]) == (503, "unavailable")
+        assert "lost" in caplog.text
+    finally:
+        await server.stop()
+
+
+async def test_a_port_that_was_closed_is_not_lost(
+    port: UdpPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+    lost = port.connection_lost
+
+    def note(exc: Exception | None) -> None:
+        lost(exc)
+        ended.set()
+
+    monkeypatch.setattr(port, "connection_lost", note)
+    port.close()
+    await asyncio.wait_for(ended.wait(), 20)
+    assert not port.is_lost
 
 
 async def test_buffers_that_the_system_keeps_small_are_told_of_once(
