@@ -135,6 +135,23 @@ async def test_participants_that_never_end_are_ended(
     assert [process.returncode is not None for process in processes] == [True]
 
 
+async def test_a_server_that_stops_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, FOR_EVER)
+    server = Server(Config(server=ServerConfig(host="127.0.0.1", port=0)))
+    await server.start()
+    try:
+        running = asyncio.create_task(server._prober.probe())
+        await until(lambda: server._prober._process is not None)
+        process = server._prober._process
+        assert process is not None
+        await server.drain()
+        assert process.returncode is not None
+        with pytest.raises(Unavailable):
+            await running
+    finally:
+        await server.stop()
+
+
 # -- over HTTP ------------------------------------------------------------------------------------
 
 
