@@ -116,39 +116,55 @@ async def narrow(url: str, pid: int, room: str, studio: Studio, seconds: float) 
         async with _joined(options, studio, {seat: relay}) as crowd:
             begun_s = time.monotonic()
             relay.down.limit_bps = LIMIT_BPS
-            down_s = await _until_moved(pid, url, begun_s, smaller=True)
+            down_s = await _until_moved(pid, url, begun_s, options.total, smaller=True)
             crowd.mark()
             moved = 0
             end_s = time.monotonic() + seconds
             while time.monotonic() < end_s:
                 await asyncio.sleep(POLL_S)
                 reading = await asyncio.to_thread(read_gauge, pid, url)
-                moved = max(moved, smaller_pictures(reading) - 1)
+                moved = max(moved, options.total - best_pictures(reading) - 1)
             fps = crowd.report().bots[seat].fps
             # a probe may have just gone too far: what is timed begins with a smaller picture
-            await _until_moved(pid, url, time.monotonic(), smaller=True)
+            if await _until_moved(pid, url, time.monotonic(), options.total, smaller=True) is None:
+                return Narrow(down_s, None, moved, fps)
             relay.down.limit_bps = None
             begun_s = time.monotonic()
-            back_s = await _until_moved(pid, url, begun_s, smaller=False)
+            back_s = await _until_moved(pid, url, begun_s, options.total, smaller=False)
             return Narrow(down_s, back_s, moved, fps)
     finally:
         relay.close()
 
 
-async def _until_moved(pid: int, url: str, begun_s: float, *, smaller: bool) -> float | None:
-    """Seconds until one has a smaller picture, or until none has; None: not within MOVE_S."""
+async def _until_moved(
+    pid: int, url: str, begun_s: float, total: int, *, smaller: bool
+) -> float | None:
+    """Seconds until one of ``total`` viewers has a smaller picture, or all have the best.
+
+    None: not within MOVE_S. Who dropped out has neither, and does not count as having moved.
+    """
     while time.monotonic() < begun_s + MOVE_S:
         reading = await asyncio.to_thread(read_gauge, pid, url)
-        if (smaller_pictures(reading) > 0) == smaller:
+        if has_moved(reading, total, smaller=smaller):
             return time.monotonic() - begun_s
         await asyncio.sleep(POLL_S)
     return None
 
 
-def smaller_pictures(reading: Reading) -> int:
-    """How many viewers the server sends another rendition than the best (720p)."""
-    found = {n: v for n, v in reading.metrics.items() if n.startswith("calliope_viewers{")}
-    return round(sum(found.values()) - found.get('calliope_viewers{rendition="720p"}', 0.0))
+def has_moved(reading: Reading, total: int, *, smaller: bool) -> bool:
+    """Whether some of all ``total`` viewers have a smaller picture, or all of them the best."""
+    best = best_pictures(reading)
+    return best < total == _viewers(reading) if smaller else best == total
+
+
+def best_pictures(reading: Reading) -> int:
+    """How many viewers the server sends the best rendition (720p)."""
+    return round(reading.metrics.get('calliope_viewers{rendition="720p"}', 0.0))
+
+
+def _viewers(reading: Reading) -> int:
+    found = [v for name, v in reading.metrics.items() if name.startswith("calliope_viewers{")]
+    return round(sum(found))
 
 
 def main() -> int:

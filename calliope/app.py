@@ -148,6 +148,7 @@ class Server:
         """Refuse new calls, tell everybody, wait at most ``server.drain_s`` for calls to end."""
         self.rooms.drain()
         deadline_ns = self._clock.now_ns() + self.config.server.drain_s * NS_PER_S
+        await self._prober.close()  # nobody's call: its participants are not waited for
         # sessions end in many ways: looking is simpler than being told
         while self.sessions.count and self._clock.now_ns() < deadline_ns:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

@@ -66,6 +66,10 @@ class IceProtocol(aioice.ice.StunProtocol):
             self.share.learn(addr)
         super().send_stun(message, addr)
 
+    def holds(self, addr: tuple[str, int]) -> bool:
+        """Whether the peer was heard just now, and not by another address."""
+        return cast(IceConnection, self.receiver).holds(addr)
+
     async def request(
         self, request: stun.Message, *where: Any, **how: Any
     ) -> tuple[stun.Message, tuple[str, int]]:
@@ -104,6 +108,8 @@ class IceConnection(aioice.ice.Connection):
     """RFC 7675 section 5.1: nothing may be sent after so long without consent."""
     QUIET_S = 1.0
     """A peer that was not heard for so long is asked whether it is there."""
+    HELD_S = 2.0
+    """So long after it was heard a peer's address stays its own: twice what it may be quiet."""
 
     def __init__(self, settings: IceSettings, local_username: str | None, password: str | None):
         super().__init__(
@@ -133,6 +139,13 @@ class IceConnection(aioice.ice.Connection):
     def heard(self) -> None:
         """The peer is there: it has sent something only it can send."""
         self._heard_s = self._now()
+
+    def holds(self, addr: tuple[str, int]) -> bool:
+        """Whether the peer was heard just now, and not by another address."""
+        pair = self.pair
+        if pair is not None and pair.remote_addr != addr[:2]:
+            return False
+        return self._now() - self._heard_s < self.HELD_S
 
     def drop(self, why: str) -> None:
         self.settings.drop(why)

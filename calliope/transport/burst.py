@@ -14,6 +14,7 @@ Linux on 64 bits only, for the layout of its structures; elsewhere, and with the
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import ipaddress
 import socket
@@ -55,6 +56,7 @@ _TEMPLATE_AT = 24
 """Where the header begins in a template's memory: behind three numbers."""
 
 _SOL_UDP, _UDP_SEGMENT = 17, 103  # of Linux
+_EAGAIN, _ENOBUFS = errno.EAGAIN, errno.ENOBUFS
 
 _pointer: Any = types.CPointer
 _I8P, _I32, _I64 = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
@@ -106,6 +108,15 @@ def _sendto_instruction(
     return types.int64(*[types.int64] * 6), generate
 
 
+def _errno_instruction(_typing: Any, _location: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        form = ir.FunctionType(_I32.as_pointer(), [])
+        called = builder.inttoptr(arguments[0], form.as_pointer())
+        return builder.sext(builder.load(builder.call(called, [])), _I64)
+
+    return types.int64(types.int64), generate
+
+
 def _memory_instruction(_typing: Any, _address: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], _I8P)
@@ -125,6 +136,7 @@ def _put_number_instruction(_typing: Any, _address: Any, _index: Any, _value: An
 _protect = cast(Callable[[int, int, int, int], int], intrinsic(_protect_instruction))
 _sendmmsg = cast(Callable[[int, int, int, int], int], intrinsic(_sendmmsg_instruction))
 _sendto = cast(Callable[[int, int, int, int, int, int], int], intrinsic(_sendto_instruction))
+_errno = cast(Callable[[int], int], intrinsic(_errno_instruction))
 _memory_at = cast(Callable[[int], Bytes], intrinsic(_memory_instruction))
 _put_number = cast(Callable[[int, int, int], int], intrinsic(_put_number_instruction))
 
@@ -187,13 +199,13 @@ def _write_header(
 
 @kernel(
     signature=types.int64(
-        types.int64, types.int64, types.Array(types.int64, 2, "C"), types.int64, _READ_ONLY,
-        types.int64[::1], types.int64, types.int64, types.int64,
+        types.int64, types.int64, types.int64, types.Array(types.int64, 2, "C"), types.int64,
+        _READ_ONLY, types.int64[::1], types.int64, types.int64, types.int64,
     ),
 )  # fmt: skip
 def _send_packets(
-    protect: int, sendmmsg: int, entries: Longs, now_ns: int, data: Bytes, ends: Longs, begin: int,
-    end: int, marked: int,
+    protect: int, sendmmsg: int, errno_location: int, entries: Longs, now_ns: int, data: Bytes,
+    ends: Longs, begin: int, end: int, marked: int,
 ) -> int:  # fmt: skip
     """Send payloads ``begin`` to ``end``, at most ``BURST_PACKETS``, by every entry.
 
@@ -244,9 +256,11 @@ def _send_packets(
                 number_at(target, 2), number_at(target, 3), together,
             )  # fmt: skip
             taken = _sendmmsg(sendmmsg, descriptor, messages.ctypes.data, made)
-            if taken < 0 and made < count:  # a kernel or a network card that cuts nothing up
-                together = 0
-                continue
+            if taken < 0 and made < count:
+                why = _errno(errno_location)
+                if why not in (_EAGAIN, _ENOBUFS):  # a kernel or a card that cuts nothing up
+                    together = 0
+                    continue
             if taken > 0 and together != number_at(target, 4):
                 _put_number(entries[entry, 0], 4, 0)
             for message in range(taken):
@@ -318,6 +332,7 @@ class Burst:
         """OSError where this machine has no ``sendmmsg`` as we know it."""
         self._sendmmsg = _libc_address("sendmmsg")
         self._sendto = _libc_address("sendto")
+        self._errno_location = _libc_address("__errno_location")
         self._protect = protect
         self._session = session
         self._owner = owner
@@ -390,8 +405,8 @@ class Burst:
         for begin in range(0, whole, BURST_PACKETS):
             end = min(whole, begin + BURST_PACKETS)
             sent += _send_packets(
-                self._protect, self._sendmmsg, table, now_ns, data, ends, begin, end,
-                whole - 1 if ends_frame else -1,
+                self._protect, self._sendmmsg, self._errno_location, table, now_ns, data, ends,
+                begin, end, whole - 1 if ends_frame else -1,
             )  # fmt: skip
             table[:, 2] += end - begin
         return sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,6 +68,8 @@ _COMMON_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_OF_PAGES_AND_PROXIES = (hdrs.ORIGIN, hdrs.FORWARDED, hdrs.X_FORWARDED_FOR, hdrs.VIA)
+_HOST = re.compile(r"(?:\[(?P<literal>[^\]]*)\]|(?P<name>[^:\[\]]+))(?::[0-9]*)?")
 _CORS_METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
 _CORS_REQUEST_HEADERS = f"Authorization, Content-Type, If-Match, {SESSION_HEADER}"
 _CORS_MAX_AGE_S = 600
@@ -205,8 +208,11 @@ class _Site:
         allowed = self._probe_allowed
         if allowed == "off":
             raise Forbidden("Probes are switched off; 'server.probe' switches them on.")
-        if allowed == "local" and not _is_loopback(request.remote or ""):
-            raise Forbidden("Probes are to be asked for from the server's own machine.")
+        if allowed == "local" and not _is_local(request):
+            raise Forbidden(
+                "Probes are to be asked for from the server's own machine, by its loopback address "
+                "and not by a web page or a proxy."
+            )
         if self._sessions.rooms.draining:
             raise Unavailable("The server is stopping.", retry_after_s=10)
         return web.json_response(await self._prober.probe(), headers={"Cache-Control": "no-store"})
@@ -272,6 +278,8 @@ class _Site:
     async def _healthz(self, _: web.Request) -> web.Response:
         if self._sessions.rooms.draining:
             raise Unavailable("The server is stopping.", retry_after_s=10)
+        if not self._sessions.can_be_reached:
+            raise Unavailable("The server's UDP port is lost; restart it.", retry_after_s=10)
         return web.json_response({"status": "ok"}, headers={"Cache-Control": "no-store"})
 
     async def _get_metrics(self, _: web.Request) -> web.Response:
@@ -335,8 +343,32 @@ class _Site:
         return headers
 
 
+def _is_local(request: web.Request) -> bool:
+    """Whether somebody on this machine asks, and nobody through what runs on it.
+
+    A page in a browser here may POST from any site, or by a name of its own that it lets point to
+    this machine (DNS rebinding); a proxy here asks for others. None of them is told by its address.
+    """
+    headers = request.headers
+    return (
+        _is_loopback(request.remote or "")
+        and not any(name in headers for name in _OF_PAGES_AND_PROXIES)
+        and headers.get("Sec-Fetch-Site", "none") == "none"
+        and _names_loopback(headers.get(hdrs.HOST, ""))
+    )
+
+
+def _names_loopback(host: str) -> bool:
+    """Whether a Host header is ``localhost`` or a loopback address, with any port."""
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    name = found["name"] or found["literal"]
+    return name.lower() == "localhost" or _is_loopback(name)
+
+
 def _is_loopback(address: str) -> bool:
-    """Whether it is this machine that asks."""
+    """Whether an address is this machine's own."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The server measures itself: two synthetic participants join it from a process of their own.
+"""The server measures itself: a synthetic participant, and one who watches, from another process.
 
-They come over the loopback as anybody would and meet in a room that nobody else can find. What they
-saw and heard of each other fills the histograms of ``/metrics`` and is the answer.
+They come over the loopback as anybody would, to a room that nobody else can find. What the one saw
+and heard of the other fills the histograms of ``/metrics`` and is the answer.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Prober:
         self._closed = False
 
     async def probe(self) -> dict[str, object]:
-        """Let two meet, and tell how late and how far apart picture and sound were.
+        """Let one watch another, and tell how late and how far apart picture and sound were.
 
-        TooMany while another probe runs, Unavailable when they could not see and hear each other.
+        TooMany while another probe runs, Unavailable when nothing was seen or heard.
         """
         if self._busy:
             raise TooMany("A probe is under way; wait for its end.", retry_after_s=RETRY_AFTER_S)

@@ -8,6 +8,7 @@ import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from errno import EACCES, EADDRINUSE
 from typing import Literal, cast
 
 from aiortc import (
@@ -45,7 +46,7 @@ from calliope.transport.aiortc_seams import (
 from calliope.transport.audio_out import AudioOut
 from calliope.transport.fanout import VideoOut
 from calliope.transport.receiver import AudioIn, VideoIn
-from calliope.transport.udp_port import UdpPort
+from calliope.transport.udp_port import SHARED_BYTES, UdpPort
 from calliope.transport.volley import Volley
 
 logger = logging.getLogger(__name__)
@@ -374,11 +375,40 @@ class Sessions:
         def drop(why: str) -> None:
             parts.metrics.drops.labels(queue="network", why=why).inc()
 
-        for address in media_addresses(parts.config.server.host) if port else ():
-            opened = await UdpPort.open(address, port, drop)
-            if opened is None:
-                raise ConfigError(f"ice.udp_port: cannot listen on {address}, UDP port {port}.")
-            parts.udp_ports.append(opened)
+        if not port:
+            return
+        skipped = []
+        for address in media_addresses(parts.config.server.host):
+            try:
+                parts.udp_ports.append(await UdpPort.open(address, port, drop))
+            except OSError as error:
+                if error.errno in (EADDRINUSE, EACCES):  # so it would be on the others
+                    raise ConfigError(
+                        f"ice.udp_port: cannot listen on {address}, UDP port {port}: "
+                        f"{error.strerror}."
+                    ) from None
+                skipped.append(f"{address} ({error.strerror})")  # not ready yet, or just gone
+        if not parts.udp_ports:
+            raise ConfigError(
+                f"ice.udp_port: cannot listen on UDP port {port} of any address: "
+                f"{', '.join(skipped)}."
+            )
+        if skipped:
+            logger.warning(
+                "The shared UDP port is not open on %s; a restart tries again.", ", ".join(skipped)
+            )
+        if limits := parts.udp_ports[0].short_of:
+            logger.warning(
+                "The shared UDP port's buffers are smaller than its %d bytes: raise %s, or a large "
+                "picture for many loses packets.",
+                SHARED_BYTES,
+                " and ".join(limits),
+            )
+
+    @property
+    def can_be_reached(self) -> bool:
+        """Whether the shared UDP port, if there is one, is still open wherever it was."""
+        return not any(udp_port.is_lost for udp_port in self._parts.udp_ports)
 
     @property
     def count(self) -> int:

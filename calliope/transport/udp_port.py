@@ -8,26 +8,32 @@ checks are known by their transaction.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from aioice import stun
+
+logger = logging.getLogger(__name__)
 
 SEND_BYTES = 1 << 20
 RECEIVE_BYTES = 1 << 18
 """A pause of the event loop's worth, about a second of one camera. What a server that cannot keep
 up leaves here becomes delay, for messages too (a megabyte was seen to hold them back by ten
 seconds); what does not fit is lost, and asked for again or not."""
-SHARED_RECEIVE_BYTES = 1 << 22
-"""A quarter of a second of 25 cameras and more; the system may allow less (net.core.rmem_max)."""
+SHARED_BYTES = 1 << 22
+"""Each way: a quarter of a second of 25 cameras and more, or a picture that goes to all at once.
+The system may allow less (``short_of``)."""
 DATAGRAM_BYTES = 2048
 DRAIN_MAX = 32
 """Datagrams read in one turn of the loop: a flood must leave it to the others."""
 REMOTES_MAX = 64
 """Addresses of one session."""
 
+_LIMITS = {"net.core.wmem_max": socket.SO_SNDBUF, "net.core.rmem_max": socket.SO_RCVBUF}
 _CLASS_BITS = 0x0110  # RFC 8489 section 5
 _REQUEST = 0x0000
 
@@ -37,6 +43,9 @@ class Taker(Protocol):
 
     def take(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """One datagram that is for this session."""
+
+    def holds(self, addr: tuple[str, int]) -> bool:
+        """Whether its peer was heard just now, and not by another address."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -50,18 +59,24 @@ class UdpPort(asyncio.DatagramProtocol):
 
     def __init__(self, sock: socket.socket, drop: Callable[[str], None]) -> None:
         self.sock = sock
+        self.is_lost = False
+        """It ended by itself: nobody is heard here any more."""
         self._drop = drop
+        self._closed = False
         self._transport: asyncio.BaseTransport | None = None
         self._by_name: dict[str, Taker] = {}
         self._by_address: dict[tuple[str, int], Taker] = {}
         self._by_transaction: dict[bytes, Taker] = {}
 
     @classmethod
-    async def open(cls, address: str, port: int, drop: Callable[[str], None]) -> UdpPort | None:
-        """Listen there; None where the port is taken."""
-        sock = bind(address, (port,), SHARED_RECEIVE_BYTES)
-        if sock is None:
-            return None
+    async def open(cls, address: str, port: int, drop: Callable[[str], None]) -> UdpPort:
+        """Listen there; OSError where that cannot be."""
+        sock = _unbound(address, SHARED_BYTES, SHARED_BYTES)
+        try:
+            sock.bind((address, port))
+        except OSError:
+            sock.close()
+            raise
         made = cls(sock, drop)
         loop = asyncio.get_running_loop()
         made._transport, _ = await loop.create_datagram_endpoint(lambda: made, sock=sock)
@@ -69,8 +84,20 @@ class UdpPort(asyncio.DatagramProtocol):
 
     def close(self) -> None:
         """Listen no more; sessions are closed before."""
+        self._closed = True
         if self._transport is not None:
             cast(asyncio.DatagramTransport, self._transport).close()
+
+    @property
+    def short_of(self) -> list[str]:
+        """Which limits of the system keep its buffers smaller than ``SHARED_BYTES``."""
+        # Linux doubles what it is asked for, for what it needs itself: socket(7).
+        counted = 2 if sys.platform == "linux" else 1
+        return [
+            limit
+            for limit, which in _LIMITS.items()
+            if self.sock.getsockopt(socket.SOL_SOCKET, which) // counted < SHARED_BYTES
+        ]
 
     @property
     def is_idle(self) -> bool:
@@ -86,8 +113,17 @@ class UdpPort(asyncio.DatagramProtocol):
 
     # what shares ask for
 
-    def learn(self, addr: tuple[str, int], taker: Taker) -> None:
+    def learn(self, addr: tuple[str, int], taker: Taker) -> bool:
+        """Give a session this address, unless another one's peer is alive there.
+
+        A sender can put any address on its checks. Who is refused and is really there asks again.
+        """
+        owner = self._by_address.get(addr)
+        if owner is not None and owner is not taker and owner.holds(addr):
+            self._drop("taken")
+            return False
         self._by_address[addr] = taker
+        return True
 
     def expect(self, transaction_id: bytes, taker: Taker) -> None:
         self._by_transaction[transaction_id] = taker
@@ -105,6 +141,16 @@ class UdpPort(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
         drain(self.sock, self._sort, cast(bytes, data), addr)
+
+    def error_received(self, exc: Exception) -> None:
+        """One datagram could not be read; the next may."""
+        self._drop("error")
+        logger.debug("The shared UDP port: %s", exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._closed:
+            self.is_lost = True
+            logger.error("The shared UDP port is lost, a restart opens it again: %s", exc)
 
     def _sort(self, data: bytes, addr: tuple[Any, ...]) -> None:
         if data and data[0] < 4:
@@ -141,9 +187,10 @@ class Share(asyncio.DatagramTransport):
 
     def learn(self, addr: tuple[str, int]) -> None:
         """This session's own check came from there: what else comes from there is its."""
-        if not self._closed and len(self._addresses) < REMOTES_MAX:
+        if self._closed or len(self._addresses) >= REMOTES_MAX:
+            return
+        if self._port.learn(addr, self._taker):
             self._addresses.add(addr)
-            self._port.learn(addr, self._taker)
 
     def expect(self, transaction_id: bytes) -> None:
         """An answer with this is for this session."""
@@ -206,14 +253,9 @@ def _is_rtp(data: bytes) -> bool:
     return len(data) > 1 and 128 <= data[0] < 192 and not 192 <= data[1] < 224
 
 
-def bind(
-    address: str, ports: Sequence[int] | None, receive_bytes: int = RECEIVE_BYTES
-) -> socket.socket | None:
+def bind(address: str, ports: Sequence[int] | None) -> socket.socket | None:
     """A non-blocking UDP socket on one address, on any or one of ``ports``; None: all taken."""
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+    sock = _unbound(address, RECEIVE_BYTES, SEND_BYTES)
     candidates: Sequence[int] = [0]
     if ports is not None:
         start = random.randrange(len(ports))
@@ -226,3 +268,12 @@ def bind(
         return sock
     sock.close()
     return None
+
+
+def _unbound(address: str, receive_bytes: int, send_bytes: int) -> socket.socket:
+    """A non-blocking UDP socket for an address of this kind."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
+    return sock

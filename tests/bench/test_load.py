@@ -15,7 +15,7 @@ from bench.load import keep, load, merged
 from bench.load_goals import Flow, Row, Window
 from bench.load_report import BEGIN, END, table
 from bench.load_rows import ROWS
-from bench.load_storms import Narrow, smaller_pictures
+from bench.load_storms import Narrow, has_moved
 from bench.quality import Quality
 from bench.report import between_marks
 from calliope.bots import BotReport, Report
@@ -253,15 +253,22 @@ def test_only_the_one_on_a_narrow_link_may_move() -> None:
     assert len(missed(goals.narrow_rows(Narrow(2.0, 15.1, 1, 30.0)))) == 2
 
 
-def test_viewers_of_smaller_pictures_are_counted_by_the_servers_metric() -> None:
+@pytest.mark.parametrize(
+    ("best", "smaller", "moved", "back"),
+    [(26, 1, True, False), (27, 0, False, True), (26, 0, False, False), (0, 0, False, False)],
+)
+def test_a_viewer_that_dropped_out_has_neither_moved_nor_come_back(
+    best: int, smaller: int, moved: bool, back: bool
+) -> None:
     metrics = {
-        'calliope_viewers{rendition="720p"}': 24.0,
-        'calliope_viewers{rendition="360p"}': 1.0,
-        'calliope_viewers{rendition="180p"}': 2.0,
+        'calliope_viewers{rendition="720p"}': float(best),
+        'calliope_viewers{rendition="360p"}': 0.0,
+        'calliope_viewers{rendition="180p"}': float(smaller),
         "calliope_rooms": 1.0,
     }
-    assert smaller_pictures(reading(metrics=metrics)) == 3
-    assert smaller_pictures(reading()) == 0
+    found = reading(metrics=metrics)
+    assert has_moved(found, 27, smaller=True) == moved
+    assert has_moved(found, 27, smaller=False) == back
 
 
 # -- what is kept ---------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -99,6 +101,31 @@ def test_a_network_that_cuts_nothing_up_gets_packets_one_by_one(ends: Ends) -> N
         assert ends.send(sequence, payloads) == 3
         assert [read_packet(ends.receive()).payload for _ in payloads] == list(payloads)
         assert ends.burst._state[4] == 0
+
+
+@pytest.mark.parametrize("why", [errno.EAGAIN, errno.ENOBUFS])
+def test_a_full_buffer_is_not_taken_for_a_network_that_cuts_nothing_up(
+    ends: Ends, why: int
+) -> None:
+    """The loopback is never full, so a stand-in of ``sendmmsg`` says that it is."""
+    calls = []
+
+    def full(_file: int, _all: int, count: int, _flags: int) -> int:
+        calls.append(count)
+        ctypes.set_errno(why)
+        return -1
+
+    form = ctypes.CFUNCTYPE(
+        ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, use_errno=True
+    )
+    stand_in, sendmmsg = form(full), ends.burst._sendmmsg
+    payloads = (b"a" * 500, b"b" * 500, b"c" * 20)
+    ends.burst._sendmmsg = cast(int, ctypes.cast(stand_in, ctypes.c_void_p).value)
+    assert (ends.send(10, payloads), calls) == (0, [1])
+    assert ends.burst._state[4] == 1
+    ends.burst._sendmmsg = sendmmsg
+    assert ends.send(20, payloads) == 3
+    assert [read_packet(ends.receive()).payload for _ in payloads] == list(payloads)
 
 
 def test_ipv6_is_spoken() -> None:

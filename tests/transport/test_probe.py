@@ -135,6 +135,23 @@ async def test_participants_that_never_end_are_ended(
     assert [process.returncode is not None for process in processes] == [True]
 
 
+async def test_a_server_that_stops_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, FOR_EVER)
+    server = Server(Config(server=ServerConfig(host="127.0.0.1", port=0)))
+    await server.start()
+    try:
+        running = asyncio.create_task(server._prober.probe())
+        await until(lambda: server._prober._process is not None)
+        process = server._prober._process
+        assert process is not None
+        await server.drain()
+        assert process.returncode is not None
+        with pytest.raises(Unavailable):
+            await running
+    finally:
+        await server.stop()
+
+
 # -- over HTTP ------------------------------------------------------------------------------------
 
 
@@ -164,6 +181,44 @@ async def test_who_asks_from_elsewhere_is_refused(
     monkeypatch.setattr("calliope.transport.http._is_loopback", lambda _address: False)
     async with house(tmp_path, config=Config(server=ServerConfig(probe="local"))) as built:
         await is_problem(await built.http.post("/api/probe"), 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Origin", "https://example.org"),  # a page's POST, whatever its mode
+        ("Origin", "null"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-origin"),
+        ("Forwarded", "for=192.0.2.1"),
+        ("X-Forwarded-For", "192.0.2.1"),
+        ("Via", "1.1 proxy"),
+        ("Host", "calls.example.org"),  # a proxy's, or a name that was let point here
+        ("Host", "localhost.example.org:8050"),
+        ("Host", "10.0.0.1:8050"),
+        ("Host", "[2001:db8::1]:8050"),
+        ("Host", "localhost:x"),
+    ],
+)
+async def test_pages_and_proxies_on_the_servers_machine_are_not_local(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str, value: str
+) -> None:
+    stand_in(monkeypatch, f"print({json.dumps(REPORT)!r})")
+    async with house(tmp_path, config=Config(server=ServerConfig(probe="local"))) as built:
+        answer = await built.http.post("/api/probe", headers={header: value})
+        await is_problem(answer, 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8050", "127.0.0.1:8050", "127.8.0.1", "[::1]", "[::1]:8050"]
+)
+async def test_who_asks_by_a_name_of_the_loopback_is_local(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    stand_in(monkeypatch, f"print({json.dumps(REPORT)!r})")
+    async with house(tmp_path, config=Config(server=ServerConfig(probe="local"))) as built:
+        asked = {"Host": host, "Sec-Fetch-Site": "none"}
+        assert (await built.http.post("/api/probe", headers=asked)).status == 200
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 from aioice import stun
 
 from calliope.app import Server
@@ -16,7 +19,8 @@ from calliope.bots.crowd import Crowd
 from calliope.clock import SystemClock
 from calliope.config import Config, IceConfig, LimitsConfig, MixerConfig, ServerConfig
 from calliope.errors import ConfigError
-from calliope.transport import udp_port
+from calliope.transport import session, udp_port
+from calliope.transport.aioice_seams import IceConnection, IceSettings
 from calliope.transport.udp_port import UdpPort
 from tests.transport.calls import until
 
@@ -30,6 +34,10 @@ class Session:
     def __init__(self) -> None:
         self.got: list[tuple[bytes, tuple[Any, ...]]] = []
         self.lost = False
+        self.alive = False
+
+    def holds(self, addr: tuple[str, int]) -> bool:
+        return self.alive
 
     def take(self, data: bytes, addr: tuple[Any, ...]) -> None:
         self.got.append((data, addr))
@@ -57,7 +65,6 @@ def drops() -> list[str]:
 @pytest.fixture
 async def port(drops: list[str], unused_udp_port: int) -> AsyncIterator[UdpPort]:
     opened = await UdpPort.open("127.0.0.1", unused_udp_port, drops.append)
-    assert opened is not None
     yield opened
     opened.close()
 
@@ -106,6 +113,42 @@ async def test_an_address_that_another_session_has_now_stays_its(port: UdpPort) 
     assert port.is_idle
 
 
+async def test_an_address_whose_session_is_alive_goes_to_no_other(
+    port: UdpPort, drops: list[str]
+) -> None:
+    ada, thief = Session(), Session()
+    ada.alive = True
+    first, second = port.share("ada", ada), port.share("thief", thief)
+    first.learn(ADA)
+    second.learn(ADA)
+    first.learn(ADA)  # to its own it is no news
+    port.datagram_received(RTP, ADA)
+    assert (ada.got, thief.got, drops) == ([(RTP, ADA)], [], ["taken"])
+    ada.alive = False
+    second.learn(ADA)  # it was not heard any more
+    port.datagram_received(RTP, ADA)
+    assert thief.got == [(RTP, ADA)]
+    first.close()
+    second.close()
+    assert port.is_idle
+
+
+async def test_a_session_is_alive_at_an_address_while_it_is_heard_and_goes_by_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = IceConnection(IceSettings(("127.0.0.1",), None, 5, lambda _why: None), None, None)
+    now_s = connection._now()
+    monkeypatch.setattr(connection, "_now", lambda: now_s)
+    connection.heard()
+    assert connection.holds(ADA)
+    now_s += connection.HELD_S
+    assert not connection.holds(ADA)
+    connection.heard()
+    connection._nominated[1] = SimpleNamespace(remote_addr=ADA)  # type: ignore[assignment]
+    assert connection.holds((*ADA, 0, 0))  # type: ignore[arg-type]  # as IPv6 addresses come
+    assert not connection.holds(GRACE)
+
+
 async def test_a_session_holds_so_many_addresses_at_most_and_none_once_closed(
     port: UdpPort,
 ) -> None:
@@ -138,7 +181,8 @@ async def test_what_is_nobodys_is_dropped_and_counted(
 
 async def test_a_port_that_is_taken_is_not_opened(port: UdpPort) -> None:
     taken = port.sock.getsockname()[1]
-    assert await UdpPort.open("127.0.0.1", taken, lambda _why: None) is None
+    with pytest.raises(OSError, match="in use"):
+        await UdpPort.open("127.0.0.1", taken, lambda _why: None)
 
 
 # -- a server with one port -----------------------------------------------------------------------
@@ -190,6 +234,93 @@ async def test_a_call_goes_through_one_port_and_leaves_nothing_in_it(
         await server.stop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", unused_udp_port))  # it was given back
+
+
+async def test_a_port_that_is_lost_is_told_by_health(
+    unused_udp_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(config(unused_udp_port))
+    await server.start()
+    shared = server.sessions._parts.udp_ports[0]
+    transport: Any = shared._transport
+    try:
+        async with ClientSession() as http:
+            health = f"http://127.0.0.1:{server.port}/healthz"
+            shared.error_received(OSError("one datagram"))
+            async with http.get(health) as answer:
+                assert answer.status == 200
+            transport.abort()
+            await until(lambda: shared.is_lost)
+            async with http.get(health) as answer:
+                assert (answer.status, (await answer.json())["code"]) == (503, "unavailable")
+        assert "lost" in caplog.text
+    finally:
+        await server.stop()
+
+
+async def test_a_port_that_was_closed_is_not_lost(
+    port: UdpPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+    lost = port.connection_lost
+
+    def note(exc: Exception | None) -> None:
+        lost(exc)
+        ended.set()
+
+    monkeypatch.setattr(port, "connection_lost", note)
+    port.close()
+    await asyncio.wait_for(ended.wait(), 20)
+    assert not port.is_lost
+
+
+async def test_buffers_that_the_system_keeps_small_are_told_of_once(
+    unused_udp_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(udp_port, "SHARED_BYTES", 1 << 30)  # no system allows that
+    server = Server(config(unused_udp_port))
+    await server.start()
+    await server.stop()
+    (told,) = [record.getMessage() for record in caplog.records if "buffers" in record.msg]
+    assert "net.core.wmem_max and net.core.rmem_max" in told
+
+
+def allowed_bytes() -> list[int]:
+    limits = Path("/proc/sys/net/core")
+    return [int((limits / f"{way}mem_max").read_text()) for way in ("r", "w")]
+
+
+async def test_both_buffers_are_as_large_as_the_system_allows(port: UdpPort) -> None:
+    sizes = {port.sock.getsockopt(socket.SOL_SOCKET, which) for which in udp_port._LIMITS.values()}
+    assert sizes == {2 * min(udp_port.SHARED_BYTES, bytes_max) for bytes_max in allowed_bytes()}
+
+
+NOBODYS = "192.0.2.1"
+"""For documentation (RFC 5737): it cannot be bound, like an address that is not ready yet."""
+
+
+async def test_an_address_that_cannot_be_had_is_left_out_and_named(
+    unused_udp_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "media_addresses", lambda _host: (NOBODYS, "127.0.0.1"))
+    server = Server(config(unused_udp_port))
+    await server.start()
+    try:
+        opened = [each.sock.getsockname() for each in server.sessions._parts.udp_ports]
+        assert opened == [("127.0.0.1", unused_udp_port)]
+        assert [NOBODYS in record.getMessage() for record in caplog.records].count(True) == 1
+    finally:
+        await server.stop()
+
+
+async def test_a_start_that_can_listen_nowhere_ends_in_words(
+    unused_udp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "media_addresses", lambda _host: (NOBODYS,))
+    server = Server(config(unused_udp_port))
+    with pytest.raises(ConfigError, match=rf"ice\.udp_port.*{unused_udp_port}.*{NOBODYS}"):
+        await server.start()
+    await server.stop()
 
 
 async def test_a_port_that_another_program_has_ends_the_start_in_words(
